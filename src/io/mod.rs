@@ -1,0 +1,129 @@
+//! The kernel, behind one contract: [`Driver`].
+//!
+//! A driver owns descriptors and buffers and knows nothing of what the bytes mean: no protocol
+//! word stands in this directory, and nothing of ours outside it is imported. Three drivers meet
+//! the contract: `uring` (Linux), `mio` (epoll, kqueue) and `sim` (virtual time, from a seed).
+//!
+//! The shard calls, once per turn: [`Driver::poll`], then [`Driver::next`] until it is empty, then
+//! [`Driver::send`] once per slice. A send never stays in flight: when the call returns every byte
+//! was taken by the kernel or is reported short, so the lent slices are free again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
+
+/// Names one link (one connection) of one driver. The generation makes a stale name miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct LinkId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// What happened on the kernel's side.
+#[derive(Debug)]
+pub(crate) enum Event<'d> {
+    /// A connection was accepted and is being read.
+    Accepted { link: LinkId, peer: SocketAddr },
+    /// Bytes arrived. The slice is the driver's, may be changed in place, and is lent until the
+    /// next call of any method of the driver.
+    Received { link: LinkId, bytes: &'d mut [u8] },
+    /// The peer ended its side in order. The other direction may still be open.
+    Ended { link: LinkId },
+    /// The connection broke. Nothing more comes for it; [`Driver::close`] frees it.
+    Failed { link: LinkId, error: io::Error },
+    /// After a short send: the link takes bytes again.
+    Writable { link: LinkId },
+    /// [`Driver::detach`] is done: the link is gone, its descriptor and nothing else remains. All
+    /// bytes read before were delivered as [`Event::Received`].
+    Detached { link: LinkId, handoff: Handoff },
+    /// Accepting failed (descriptors exhausted, say) and is suspended until
+    /// [`Driver::resume_accepting`].
+    AcceptFailed { error: io::Error },
+}
+
+/// A connection on its way to another shard or to another server on this thread.
+#[derive(Debug)]
+pub(crate) enum Handoff {
+    /// A kernel descriptor.
+    Fd(OwnedFd),
+    /// A connection of the simulated network.
+    Sim(u64),
+}
+
+/// One send of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SendOp<'b> {
+    pub(crate) link: LinkId,
+    pub(crate) bytes: &'b [u8],
+}
+
+/// A send that did not take all its bytes.
+#[derive(Debug)]
+pub(crate) struct Short {
+    /// Index of the [`SendOp`] in its batch.
+    pub(crate) op: usize,
+    /// Bytes taken, from the front.
+    pub(crate) sent: usize,
+    /// `None`: the link is full, and [`Event::Writable`] will follow. `Some`: the link is broken
+    /// for writing; no event follows from this send.
+    pub(crate) error: Option<io::Error>,
+}
+
+/// The contract between a shard and the kernel. See the module's text for the order of calls.
+///
+/// Calls that name a link which is gone (a stale generation) do nothing.
+pub(crate) trait Driver {
+    /// For the log line and for metrics.
+    fn name(&self) -> &'static str;
+
+    /// Milliseconds of a clock that never goes back. Its origin is arbitrary but the same for all
+    /// drivers of one process (or of one simulation).
+    fn now_ms(&self) -> u64;
+
+    /// Collects what happened since the last call. Never blocks. An error here is fatal to the
+    /// shard.
+    fn poll(&mut self) -> io::Result<()>;
+
+    /// The next collected event, or `None` when this turn's are used up. A driver limits what one
+    /// turn may yield; [`Driver::has_more`] says whether it held something back.
+    fn next(&mut self) -> Option<Event<'_>>;
+
+    /// Whether [`Driver::poll`] would find something now, without waiting on
+    /// [`Driver::wake_descriptor`].
+    fn has_more(&mut self) -> bool;
+
+    /// Hands everything still queued in the driver to the kernel, so that the thread may sleep.
+    fn prepare_wait(&mut self) -> io::Result<()>;
+
+    /// A descriptor that becomes readable (edge-triggered, never to be read by the host) when
+    /// [`Driver::poll`] has something to collect. `None` for a driver without a kernel.
+    fn wake_descriptor(&self) -> Option<RawFd>;
+
+    /// Sends each op's bytes, at most one op per link in a batch. Ops that were not taken whole
+    /// are pushed to `short`, in no particular order. Unknown links count as broken
+    /// (`ErrorKind::NotConnected`).
+    fn send(&mut self, batch: &[SendOp<'_>], short: &mut Vec<Short>);
+
+    /// Suspends (`false`) or resumes (`true`) reading. Bytes the driver has already taken from the
+    /// kernel may still arrive after a suspension.
+    fn set_reading(&mut self, link: LinkId, reading: bool);
+
+    /// Ends our side in order: what was sent before is delivered, then end of stream.
+    fn shutdown_write(&mut self, link: LinkId);
+
+    /// Frees the link at once. No event for it follows.
+    fn close(&mut self, link: LinkId);
+
+    /// Gives the connection up without closing it; [`Event::Detached`] follows (or
+    /// [`Event::Ended`]/[`Event::Failed`] first, and then no `Detached`).
+    fn detach(&mut self, link: LinkId);
+
+    /// Takes over a connection that another driver gave up, and reads it.
+    fn attach(&mut self, handoff: Handoff) -> io::Result<LinkId>;
+
+    /// Stops accepting for good and closes the listener.
+    fn stop_accepting(&mut self);
+
+    /// Accepts again after [`Event::AcceptFailed`].
+    fn resume_accepting(&mut self);
+}
