@@ -6,5 +6,6 @@
 
 pub(crate) mod engine_io;
 pub(crate) mod http;
+pub(crate) mod id;
 pub(crate) mod socket_io;
 pub(crate) mod websocket;

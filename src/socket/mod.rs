@@ -1,0 +1,17 @@
+//! The Socket.IO machine: which socket is in which namespace and room, and who gets what.
+//!
+//! Pure tables: no clock, descriptor, task, lock or channel. It names a session by its slot only
+//! and knows nothing of links, transports or bytes on their way out.
+//!
+//! Tests: `socket/tests.rs`.
+
+pub(crate) mod acks;
+pub(crate) mod target;
+pub(crate) mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use acks::{Acks, Answered};
+pub(crate) use table::{Membership, SocketId, SocketState, Sockets};
+pub(crate) use target::Target;
