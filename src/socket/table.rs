@@ -63,6 +63,7 @@ pub(crate) struct Namespace {
 struct Record<K> {
     generation: u32,
     state: SocketState,
+    session: u32,
     namespace: u32,
     /// Index in the namespace's members while connected.
     at: u32,
@@ -70,9 +71,13 @@ struct Record<K> {
     key: K,
 }
 
+/// In [`Hot::session`]: no broadcast reaches this socket (not connected yet, or no more).
+const UNREACHABLE: u32 = u32::MAX;
+
 /// The part of a socket that a broadcast touches.
 #[derive(Debug, Clone, Copy)]
 struct Hot {
+    /// The session to reach, or [`UNREACHABLE`].
     session: u32,
     /// The number of the last broadcast that reached or excluded this socket.
     stamp: u32,
@@ -164,7 +169,7 @@ impl<K> Sockets<K> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.records.push(None);
             self.generations.push(0);
-            self.hot.push(Hot { session: u32::MAX, stamp: 0 });
+            self.hot.push(Hot { session: UNREACHABLE, stamp: 0 });
             (self.records.len() - 1) as u32
         });
         SocketId { slot, generation: self.generations[slot as usize] }
@@ -177,12 +182,12 @@ impl<K> Sockets<K> {
         self.records[slot] = Some(Record {
             generation: id.generation,
             state: SocketState::Connecting,
+            session,
             namespace,
             at: 0,
             memberships: SmallVec::new(),
             key,
         });
-        self.hot[slot].session = session;
         self.namespace_mut(namespace).sockets += 1;
     }
 
@@ -196,6 +201,8 @@ impl<K> Sockets<K> {
             assert_eq!(record.state, SocketState::Connecting, "a socket connects once");
             record.state = SocketState::Connected;
             record.at = at;
+            let session = record.session;
+            self.hot[id.slot as usize].session = session;
         }
     }
 
@@ -234,10 +241,9 @@ impl<K> Sockets<K> {
         self.record(id).map(|record| record.namespace)
     }
 
-    /// The session a slot belongs to.
-    #[inline]
-    pub(crate) fn session_of(&self, slot: u32) -> u32 {
-        self.hot[slot as usize].session
+    /// The session (its slot) the socket belongs to.
+    pub(crate) fn session_of(&self, id: SocketId) -> Option<u32> {
+        self.record(id).map(|record| record.session)
     }
 
     /// Number of rooms the socket joined (its own id not counted).
@@ -343,6 +349,7 @@ impl<K> Sockets<K> {
                     .expect("invariant: members are live sockets")
                     .at = at;
             }
+            self.hot[id.slot as usize].session = UNREACHABLE;
             if let Some(record) = self.record_mut(id) {
                 record.state = SocketState::Connecting;
             }
@@ -354,7 +361,6 @@ impl<K> Sockets<K> {
         self.detach(id);
         self.record(id)?;
         let record = self.records[id.slot as usize].take()?;
-        self.hot[id.slot as usize].session = u32::MAX;
         self.generations[id.slot as usize] = id.generation.wrapping_add(1);
         self.free.push(id.slot);
         let namespace = self.namespace_mut(record.namespace);
@@ -399,7 +405,7 @@ impl<K> Sockets<K> {
             self.visit_mut(audience, |_, hot| hot.stamp = stamp);
         }
         let mut once = |slot: u32, hot: &mut Hot| {
-            if hot.stamp != stamp {
+            if hot.stamp != stamp && hot.session != UNREACHABLE {
                 hot.stamp = stamp;
                 reach(slot, hot.session);
             }
@@ -444,30 +450,24 @@ impl<K> Sockets<K> {
             .is_some_and(|record| record.namespace == namespace)
     }
 
-    fn is_connected(&self, slot: u32) -> bool {
-        self.records[slot as usize]
-            .as_ref()
-            .is_some_and(|record| record.state == SocketState::Connected)
-    }
-
     fn visit(&self, audience: Audience, mut reach: impl FnMut(u32, Hot)) {
+        let mut connected = |slot: u32| {
+            let hot = self.hot[slot as usize];
+            if hot.session != UNREACHABLE {
+                reach(slot, hot);
+            }
+        };
         match audience {
-            Audience::Socket(slot) if self.is_connected(slot) => reach(slot, self.hot[slot as usize]),
-            Audience::Socket(_) => {}
+            Audience::Socket(slot) => connected(slot),
             Audience::Room(room) => {
-                for member in &self.rooms[room as usize].members {
-                    reach(member.socket, self.hot[member.socket as usize]);
-                }
+                self.rooms[room as usize].members.iter().for_each(|member| connected(member.socket));
             }
         }
     }
 
     fn visit_mut(&mut self, audience: Audience, mut reach: impl FnMut(u32, &mut Hot)) {
         match audience {
-            Audience::Socket(slot) if self.is_connected(slot) => {
-                reach(slot, &mut self.hot[slot as usize]);
-            }
-            Audience::Socket(_) => {}
+            Audience::Socket(slot) => reach(slot, &mut self.hot[slot as usize]),
             Audience::Room(room) => {
                 for member in &self.rooms[room as usize].members {
                     reach(member.socket, &mut self.hot[member.socket as usize]);
