@@ -1,0 +1,315 @@
+//! How anything outside a shard reaches it: ports, keys and mail.
+//!
+//! A key ([`SocketCell`], [`EngineCell`]) is a name plus facts that never change, so it can be
+//! cloned, sent and kept anywhere. On the shard's own thread it acts at once; from elsewhere it
+//! posts mail. A mailbox is a bounded vector behind a lock that is held to push or to swap; its
+//! shard is woken once however many mails arrive before it looks.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use atomic_waker::AtomicWaker;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::request::Request;
+use crate::io::Handoff;
+use crate::protocol::id::Id;
+use crate::session::SessionId;
+use crate::socket::{SocketId, Target};
+
+/// One answer to an acknowledgement request: the packet's payload and attachments.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) attachments: Vec<Bytes>,
+}
+
+/// Why a single acknowledgement did not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    Timeout,
+    Disconnected,
+    TooManyPending,
+}
+
+/// The answers of one shard to a broadcast.
+#[derive(Debug, Default)]
+pub(crate) struct ShardAnswers {
+    pub(crate) answers: Vec<Answer>,
+    pub(crate) missing: usize,
+}
+
+/// Who waits for acknowledgements.
+#[derive(Debug)]
+pub(crate) enum AckWaiter {
+    Single(oneshot::Sender<Result<Answer, NoAnswer>>),
+    Broadcast(oneshot::Sender<ShardAnswers>),
+}
+
+/// What a broadcast carries besides its bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Broadcast {
+    pub(crate) target: Target,
+    pub(crate) volatile: bool,
+    /// Id and timeout when every recipient is to acknowledge.
+    pub(crate) ack: Option<(u64, u64)>,
+}
+
+/// A change for all sockets of a target.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    Join(Vec<Box<str>>),
+    Leave(Vec<Box<str>>),
+    Disconnect { close: bool },
+}
+
+/// What a shard is told from outside.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    Broadcast {
+        broadcast: Arc<Broadcast>,
+        frames: Bytes,
+        answers: Option<oneshot::Sender<ShardAnswers>>,
+    },
+    Emit { socket: SocketId, frames: Bytes, volatile: bool, is_event: bool },
+    EmitWithAck {
+        socket: SocketId,
+        frames: Bytes,
+        id: u64,
+        timeout_ms: u64,
+        waiter: oneshot::Sender<Result<Answer, NoAnswer>>,
+    },
+    Change { target: Target, change: Change },
+    ChangeSocket { socket: SocketId, change: Change },
+    Rooms { socket: SocketId, reply: oneshot::Sender<Vec<Arc<str>>> },
+    Fetch { target: Target, reply: oneshot::Sender<Vec<Arc<SocketCell>>> },
+    EngineSend { session: SessionId, frames: Bytes },
+    EngineClose { session: SessionId },
+    /// A connection that asks for a session of this shard, with the bytes already read.
+    Connection { handoff: Handoff, bytes: Vec<u8>, peer: SocketAddr },
+    Shutdown { within_ms: u64 },
+}
+
+/// The mailbox of a full shard took nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MailboxFull;
+
+/// The outside of one shard.
+pub(crate) struct Port {
+    index: u16,
+    mail: Mutex<Vec<Mail>>,
+    mail_max: usize,
+    /// Mail was posted since the shard last looked.
+    posted: AtomicBool,
+    waker: AtomicWaker,
+    /// Links of the shard, for `max_connections`.
+    pub(crate) connections: AtomicUsize,
+    /// Open sessions of the shard.
+    pub(crate) sessions: AtomicUsize,
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Port").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// A lock whose poison is of no interest: every change under it is one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Port {
+    fn new(index: u16, mail_max: usize) -> Self {
+        Self {
+            index,
+            mail: Mutex::new(Vec::new()),
+            mail_max,
+            posted: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            connections: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Posts mail. A connection and a shutdown always find room: they are bounded elsewhere.
+    pub(crate) fn post(&self, mail: Mail) -> Result<(), MailboxFull> {
+        {
+            let mut box_ = lock(&self.mail);
+            let privileged = matches!(mail, Mail::Connection { .. } | Mail::Shutdown { .. });
+            if box_.len() >= self.mail_max && !privileged {
+                return Err(MailboxFull);
+            }
+            box_.push(mail);
+        }
+        if !self.posted.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Swaps the mail out. `into` should be empty; its capacity serves the next round.
+    pub(crate) fn take(&self, into: &mut Vec<Mail>) {
+        if self.posted.swap(false, Ordering::AcqRel) {
+            std::mem::swap(&mut *lock(&self.mail), into);
+        }
+    }
+
+    pub(crate) fn has_mail(&self) -> bool {
+        self.posted.load(Ordering::Acquire)
+    }
+
+    /// Whom the next mail wakes.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+}
+
+/// All shards of a server.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    ports: Box<[Arc<Port>]>,
+    /// One counter for emits and broadcasts of all namespaces: an id never means two things to a
+    /// client, and a broadcast's frame is the same for all.
+    ack_ids: AtomicU64,
+    /// Where sessions with ids of the user's making live.
+    custom_sids: Mutex<HashMap<Box<str>, (u16, SessionId)>>,
+}
+
+impl Ports {
+    pub(crate) fn new(shards: usize, mail_max: usize) -> Self {
+        let ports = (0..shards).map(|index| Arc::new(Port::new(index as u16, mail_max))).collect();
+        Self { ports, ack_ids: AtomicU64::new(0), custom_sids: Mutex::new(HashMap::new()) }
+    }
+
+    pub(crate) fn all(&self) -> &[Arc<Port>] {
+        &self.ports
+    }
+
+    pub(crate) fn get(&self, shard: u16) -> Option<&Arc<Port>> {
+        self.ports.get(usize::from(shard))
+    }
+
+    pub(crate) fn next_ack_id(&self) -> u64 {
+        self.ack_ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Claims a session id of the user's making; `false` when it is taken.
+    pub(crate) fn claim_sid(&self, sid: &str, shard: u16, session: SessionId) -> bool {
+        let mut sids = lock(&self.custom_sids);
+        if sids.contains_key(sid) {
+            return false;
+        }
+        sids.insert(sid.into(), (shard, session));
+        true
+    }
+
+    pub(crate) fn find_sid(&self, sid: &str) -> Option<(u16, SessionId)> {
+        lock(&self.custom_sids).get(sid).copied()
+    }
+
+    pub(crate) fn release_sid(&self, sid: &str) {
+        lock(&self.custom_sids).remove(sid);
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.ports.iter().map(|port| port.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(crate) fn sessions(&self) -> usize {
+        self.ports.iter().map(|port| port.sessions.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// Values of the user's, one per type.
+#[derive(Default)]
+pub(crate) struct TypeMap(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
+
+/// What every copy of a socket's key shares. A socket's table entry lives on its shard; this may
+/// outlive it.
+pub(crate) struct SocketCell {
+    pub(crate) port: Arc<Port>,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) id: SocketId,
+    pub(crate) name: Id,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) definition: u32,
+    pub(crate) request: Arc<Request>,
+    pub(crate) auth: Option<Box<str>>,
+    pub(crate) connected: AtomicBool,
+    pub(crate) ack_timeout_ms: u32,
+    data: Mutex<Option<Box<TypeMap>>>,
+}
+
+impl fmt::Debug for SocketCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("id", &self.name)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The parts of a [`SocketCell`] that its maker knows.
+#[derive(Debug)]
+pub(crate) struct SocketFacts {
+    pub(crate) port: Arc<Port>,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) id: SocketId,
+    pub(crate) name: Id,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) definition: u32,
+    pub(crate) request: Arc<Request>,
+    pub(crate) auth: Option<Box<str>>,
+    pub(crate) ack_timeout_ms: u64,
+}
+
+impl SocketCell {
+    pub(crate) fn new(facts: SocketFacts) -> Self {
+        Self {
+            port: facts.port,
+            ports: facts.ports,
+            id: facts.id,
+            name: facts.name,
+            namespace: facts.namespace,
+            definition: facts.definition,
+            request: facts.request,
+            auth: facts.auth,
+            connected: AtomicBool::new(false),
+            ack_timeout_ms: u32::try_from(facts.ack_timeout_ms).unwrap_or(u32::MAX),
+            data: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn set_data<T: Send + Sync + 'static>(&self, value: T) -> Option<Arc<T>> {
+        let mut data = lock(&self.data);
+        let map = data.get_or_insert_default();
+        let old = map.0.insert(TypeId::of::<T>(), Arc::new(value));
+        drop(data);
+        old.and_then(|old| old.downcast().ok())
+    }
+
+    pub(crate) fn data<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let value = lock(&self.data).as_ref()?.0.get(&TypeId::of::<T>())?.clone();
+        value.downcast().ok()
+    }
+}
+
+/// What every copy of a raw Engine.IO session's key shares.
+#[derive(Debug)]
+pub(crate) struct EngineCell {
+    pub(crate) port: Arc<Port>,
+    pub(crate) session: SessionId,
+    pub(crate) request: Arc<Request>,
+    pub(crate) connected: AtomicBool,
+}
