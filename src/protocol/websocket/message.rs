@@ -152,7 +152,7 @@ impl Decoder {
             let Some(head) = parse_head(rest)? else { return Ok(None) };
             self.admit(&head, message_bytes_max)?;
             // What was admitted is within a limit that is a usize.
-            let frame_len = head.len + head.payload_len as usize;
+            let frame_len = head.len.saturating_add(head.payload_len as usize);
             let Some(frame) = rest.get_mut(..frame_len) else { return Ok(None) };
             let payload = &mut frame[head.len..];
             if let Some(key) = head.masked {
@@ -276,5 +276,5 @@ impl Assembly {
 pub(crate) fn wanted(buf: &[u8], message_bytes_max: usize) -> usize {
     let Ok(Some(head)) = parse_head(buf) else { return HEAD_BYTES_MAX };
     let payload_bytes_max = (message_bytes_max as u64).max(SHORT_LEN_MAX);
-    head.len + head.payload_len.min(payload_bytes_max) as usize
+    head.len.saturating_add(head.payload_len.min(payload_bytes_max) as usize)
 }

@@ -10,7 +10,7 @@
 //!
 //! Nothing here keeps a connection's bytes (but for an open fragmented message), knows what a
 //! message means, or decides when to answer. Compression (RFC 7692) is not negotiated here, so a
-//! reserved bit is an error. Tests: `tests.rs`.
+//! reserved bit is an error. Tests: `tests.rs`, `tests/properties.rs`.
 
 pub(crate) mod client;
 mod close;
