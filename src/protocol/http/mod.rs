@@ -1,1 +1,32 @@
-//! http codec.
+//! HTTP/1.1, the server's side of it, as functions of slices.
+//!
+//! Requests are parsed where they lie ([`parse_head`], [`BodyReader`], [`Query`]), responses are
+//! written into a caller's buffer ([`write_head`] and its neighbours). What a request *means* is
+//! not known here: no word of Engine.IO or WebSocket beyond the names of header fields.
+//!
+//! Every limit is an argument. Whatever the bytes are, the answer is a value: an error says which
+//! status the peer is owed. Tests stand beside each file's code, long ones in `tests.rs`.
+
+pub(crate) mod body;
+pub(crate) mod cookie;
+pub(crate) mod cors;
+pub(crate) mod encoding;
+pub(crate) mod query;
+pub(crate) mod request;
+pub(crate) mod response;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use body::{BodyError, BodyReader, Progress};
+pub use cookie::{Cookie, SameSite};
+pub use cors::Cors;
+pub(crate) use cors::CorsRequest;
+pub(crate) use encoding::{Encoding, compress, negotiate};
+pub(crate) use query::Query;
+pub(crate) use request::{BodyKind, Head, HeadError, HeadLimits, Method, parse_head};
+pub(crate) use response::{
+    Connection, HeaderPair, InvalidHeader, ResponseHead, write_continue, write_empty,
+    write_error_json, write_head, write_header, write_poll_head, write_post_ok, write_response,
+    write_upgrade_error,
+};
