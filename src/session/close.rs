@@ -63,6 +63,20 @@ impl DisconnectReason {
         }
     }
 
+    /// Whether what still waits for the peer is thrown away: it broke the rules, is gone or does
+    /// not read.
+    pub(crate) const fn is_abrupt(self) -> bool {
+        !matches!(
+            self,
+            Self::ServerShuttingDown
+                | Self::ForcedServerClose
+                | Self::ServerNamespaceDisconnect
+                | Self::ClientNamespaceDisconnect
+                | Self::LimitNamespaces
+                | Self::LimitPendingHandlers
+        )
+    }
+
     /// The RFC 6455 close code that tells the peer.
     #[must_use]
     pub const fn close_code(self) -> u16 {

@@ -12,6 +12,6 @@ pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use acks::{Acks, Answered};
-pub(crate) use table::{Membership, SocketId, SocketState, Sockets};
+pub(crate) use acks::{Acks, Answered, Expired, Finished};
+pub(crate) use table::{SocketId, SocketState, Sockets};
 pub(crate) use target::Target;

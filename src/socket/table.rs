@@ -332,6 +332,13 @@ impl<K> Sockets<K> {
         self.free_rooms.push(room);
     }
 
+    /// No broadcast reaches the socket from now on; its rooms stay until [`Sockets::remove`].
+    pub(crate) fn silence(&mut self, id: SocketId) {
+        if self.record(id).is_some() {
+            self.hot[id.slot as usize].session = UNREACHABLE;
+        }
+    }
+
     /// Leaves every room and the namespace's members: no broadcast reaches the socket any more.
     /// The slot stays until [`Sockets::remove`].
     pub(crate) fn detach(&mut self, id: SocketId) {

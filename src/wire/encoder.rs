@@ -100,3 +100,8 @@ impl Encoder {
         start
     }
 }
+
+/// A Socket.IO DISCONNECT, framed.
+pub(crate) fn disconnect(namespace: &str) -> Vec<u8> {
+    Encoder::default().packet(|out| socket_io::disconnect(out, namespace)).to_vec()
+}
