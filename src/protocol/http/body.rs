@@ -14,7 +14,7 @@
 //!                                          +--> LastLf -------------------+
 //! ```
 //!
-//! Tests: `tests.rs`, `mod body`.
+//! Tests: `tests/body.rs`.
 
 use super::request::BodyKind;
 

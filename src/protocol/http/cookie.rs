@@ -4,7 +4,21 @@
 
 use std::fmt::Write;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::response::{InvalidHeader, is_token_byte};
+
+/// What `encodeURIComponent` leaves alone is plain; the alphabet of session ids is among it.
+const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
 
 /// A cookie with the Engine.IO session id, set on the reply to a long-polling handshake.
 ///
@@ -58,9 +72,15 @@ impl Cookie {
         self
     }
 
-    /// The paths the cookie is sent for, or `None` for those below the request's. Default: `/`.
-    pub fn path(mut self, path: impl Into<Option<String>>) -> Self {
-        self.path = path.into();
+    /// The paths the cookie is sent for. Default: `/`.
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// Sends the cookie for paths below the handshake's only.
+    pub fn without_path(mut self) -> Self {
+        self.path = None;
         self
     }
 
@@ -113,16 +133,7 @@ impl Cookie {
     /// The value of Set-Cookie for this session id. What is not plain in the id (a generator of
     /// the user's may return anything) is percent-encoded.
     pub(crate) fn set_cookie(&self, sid: &str) -> String {
-        let sid = percent_encoding::utf8_percent_encode(sid, percent_encoding::NON_ALPHANUMERIC);
-        let mut text = format!("{}=", self.name);
-        for part in sid {
-            // These two of the alphabet of ids are plain; nothing else is exempt.
-            text.push_str(match part {
-                "%2D" => "-",
-                "%5F" => "_",
-                part => part,
-            });
-        }
+        let mut text = format!("{}={}", self.name, utf8_percent_encode(sid, NOT_PLAIN));
         if let Some(seconds) = self.max_age {
             // Writing to a String cannot fail.
             let _ = write!(text, "; Max-Age={seconds}");
@@ -167,7 +178,7 @@ mod tests {
     fn every_attribute_is_written() {
         let cookie = Cookie::default()
             .name("route")
-            .path("/app".to_owned())
+            .path("/app")
             .domain("example.com")
             .max_age(60)
             .secure(true)
@@ -180,7 +191,7 @@ mod tests {
 
     #[test]
     fn every_attribute_can_be_left_out() {
-        let cookie = Cookie::default().path(None).http_only(false).same_site(None);
+        let cookie = Cookie::default().without_path().http_only(false).same_site(None);
         assert_eq!(cookie.set_cookie("a"), "io=a");
     }
 
@@ -188,14 +199,18 @@ mod tests {
     fn parts_that_would_end_the_cookie_are_found() {
         assert!(Cookie::default().name("").check().is_err());
         assert!(Cookie::default().name("a b").check().is_err());
-        assert!(Cookie::default().path("/; Secure".to_owned()).check().is_err());
+        assert!(Cookie::default().path("/; Secure").check().is_err());
         assert!(Cookie::default().domain("a\r\nb").check().is_err());
     }
 
     #[test]
     fn an_id_cannot_break_out() {
         assert_eq!(
-            Cookie::default().path(None).http_only(false).same_site(None).set_cookie("a-_;\r\n,é"),
+            Cookie::default()
+                .without_path()
+                .http_only(false)
+                .same_site(None)
+                .set_cookie("a-_;\r\n,é"),
             "io=a-_%3B%0D%0A%2C%C3%A9"
         );
     }

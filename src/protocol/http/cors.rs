@@ -3,7 +3,7 @@
 //! A pure function from a configuration and a request to header fields, with the meaning the
 //! `cors` package of Express gives to the same options, because that is what Socket.IO users
 //! configure. Reflected values come from the peer; they are passed on only if they are visible
-//! ASCII. Tests: `tests.rs`, `mod cors`.
+//! ASCII. Tests: `tests/cors.rs`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 //! not known here: no word of Engine.IO or WebSocket beyond the names of header fields.
 //!
 //! Every limit is an argument. Whatever the bytes are, the answer is a value: an error says which
-//! status the peer is owed. Tests stand beside each file's code, long ones in `tests.rs`.
+//! status the peer is owed. Tests stand in each file, long ones in `tests/`.
 
 pub(crate) mod body;
 pub(crate) mod cookie;

@@ -8,7 +8,7 @@
 //! ([`HeadError::Framing`]), so that nothing can be smuggled past a proxy in front of us.
 //! Folded lines and control characters never get here: httparse refuses them.
 //!
-//! Tests: `tests.rs`, `mod head`.
+//! Tests: `tests/head.rs`.
 
 use super::query::Query;
 use super::response::Connection;

@@ -6,7 +6,7 @@
 //!
 //! Names and values that a user or a peer had a hand in are checked: a line end in one would let
 //! him write fields, or a whole response, of his own. A refused head writes nothing.
-//! Tests: `tests.rs`, `mod response`.
+//! Tests: `tests/response.rs`.
 
 use serde::Serialize;
 
