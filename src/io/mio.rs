@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use mio::event::Event as Readiness;
@@ -326,8 +326,9 @@ impl Driver for Mio {
         Ok(()) // nothing is ever queued towards the kernel
     }
 
-    fn wake_descriptor(&self) -> Option<RawFd> {
-        Some(self.poll.as_raw_fd())
+    fn wake_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the descriptor is the poll's own, open for as long as `self` is borrowed.
+        Some(unsafe { BorrowedFd::borrow_raw(self.poll.as_raw_fd()) })
     }
 
     fn send(&mut self, batch: &[SendOp<'_>], short: &mut Vec<Short>) {

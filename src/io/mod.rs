@@ -15,14 +15,17 @@
 mod clock;
 #[allow(unsafe_code)] // the descriptor limit is a libc call
 pub(crate) mod listen;
+#[allow(unsafe_code)] // mio lends its own descriptor as a number only
 pub(crate) mod mio;
 mod table;
 #[cfg(test)]
 mod tests;
+#[allow(unsafe_code)] // tokio registers descriptors on trust
+pub(crate) mod wake;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Names one link (one connection) of one driver. The generation makes a stale name miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,8 +117,9 @@ pub(crate) trait Driver {
     fn prepare_wait(&mut self) -> io::Result<()>;
 
     /// A descriptor that becomes readable (edge-triggered, never to be read by the host) when
-    /// [`Driver::poll`] has something to collect. `None` for a driver without a kernel.
-    fn wake_descriptor(&self) -> Option<RawFd>;
+    /// [`Driver::poll`] has something to collect. `None` for a driver without a kernel. A tokio
+    /// host waits for it through [`wake::WakeEdge`].
+    fn wake_descriptor(&self) -> Option<BorrowedFd<'_>>;
 
     /// Sends each op's bytes, at most one op per link in a batch. Ops that were not taken whole
     /// are pushed to `short`, in no particular order. Unknown links count as broken

@@ -4,18 +4,18 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ::mio::unix::SourceFd;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::suite::contract;
 use super::{Found, Peer, Seen, World, has_received, pattern, received};
 use crate::io::mio::Mio;
+use crate::io::wake::WakeEdge;
 use crate::io::{Driver, Event, Handoff, LinkId, SendOp, listen};
 
 /// A driver with a host that sleeps on its wake descriptor as an edge, like tokio does.
@@ -32,7 +32,7 @@ impl<D: Driver> Kernel<D> {
         let addr = listener.local_addr().unwrap();
         let driver = make(listener);
         let host = ::mio::Poll::new().unwrap();
-        let wake = driver.wake_descriptor().unwrap();
+        let wake = driver.wake_descriptor().unwrap().as_raw_fd();
         host.registry()
             .register(&mut SourceFd(&wake), ::mio::Token(0), ::mio::Interest::READABLE)
             .unwrap();
@@ -259,11 +259,7 @@ fn many_senders_at_once_are_all_heard<D: Driver>(mut world: Kernel<D>) {
 
 /// The loop a shard will run, as small as it can be: it echoes.
 async fn host<D: Driver>(driver: Rc<RefCell<D>>, turns: Rc<RefCell<u32>>) {
-    let wake = AsyncFd::with_interest(
-        driver.borrow().wake_descriptor().unwrap(),
-        tokio::io::Interest::READABLE,
-    )
-    .unwrap();
+    let wake = WakeEdge::new(&*driver.borrow()).unwrap().unwrap();
     loop {
         {
             let mut driver = driver.borrow_mut();
@@ -285,8 +281,7 @@ async fn host<D: Driver>(driver: Rc<RefCell<D>>, turns: Rc<RefCell<u32>>) {
                 continue;
             }
         }
-        // Cleared before the next poll, so that what arrives after that poll sets it again.
-        wake.readable().await.unwrap().clear_ready();
+        wake.wait().await.unwrap();
     }
 }
 
