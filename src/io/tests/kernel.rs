@@ -72,7 +72,7 @@ impl Peer for TcpStream {
         match Write::write(self, bytes) {
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => 0,
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => 0, // the other end is gone
             Err(error) => panic!("{error}"),
         }
     }
