@@ -7,10 +7,25 @@
 //! The shard calls, once per turn: [`Driver::poll`], then [`Driver::next`] until it is empty, then
 //! [`Driver::send`] once per slice. A send never stays in flight: when the call returns every byte
 //! was taken by the kernel or is reported short, so the lent slices are free again.
+//!
+//! To sleep: [`Driver::prepare_wait`], then [`Driver::has_more`]; only when that says no, wait for
+//! an edge of [`Driver::wake_descriptor`], and forget that edge before the next [`Driver::poll`].
+//! Then nothing that arrives in between is slept through.
+
+mod clock;
+#[allow(unsafe_code)] // the descriptor limit is a libc call
+pub(crate) mod listen;
+#[allow(unsafe_code)] // mio lends its own descriptor as a number only
+pub(crate) mod mio;
+mod table;
+#[cfg(test)]
+mod tests;
+#[allow(unsafe_code)] // tokio registers descriptors on trust
+pub(crate) mod wake;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Names one link (one connection) of one driver. The generation makes a stale name miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,11 +42,13 @@ pub(crate) enum Event<'d> {
     /// Bytes arrived. The slice is the driver's, may be changed in place, and is lent until the
     /// next call of any method of the driver.
     Received { link: LinkId, bytes: &'d mut [u8] },
-    /// The peer ended its side in order. The other direction may still be open.
+    /// The peer ended its side in order. The other direction may still be open. Nothing is read
+    /// any more, so that a connection that breaks later shows in a send only.
     Ended { link: LinkId },
     /// The connection broke. Nothing more comes for it; [`Driver::close`] frees it.
     Failed { link: LinkId, error: io::Error },
-    /// After a short send: the link takes bytes again.
+    /// After a short send: the link takes bytes again, or broke, which the next send tells. Comes
+    /// once, however many sends fell short before it.
     Writable { link: LinkId },
     /// [`Driver::detach`] is done: the link is gone, its descriptor and nothing else remains. All
     /// bytes read before were delivered as [`Event::Received`].
@@ -49,6 +66,10 @@ pub(crate) enum Handoff {
     /// A connection of the simulated network.
     Sim(u64),
 }
+
+/// The most that one [`SendOp`] may carry: far above any sane batch, below the kernel's own limit
+/// (it would cut a send at 2 GiB without calling it short).
+pub(crate) const SEND_BYTES_MAX: usize = 1 << 30;
 
 /// One send of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -96,12 +117,14 @@ pub(crate) trait Driver {
     fn prepare_wait(&mut self) -> io::Result<()>;
 
     /// A descriptor that becomes readable (edge-triggered, never to be read by the host) when
-    /// [`Driver::poll`] has something to collect. `None` for a driver without a kernel.
-    fn wake_descriptor(&self) -> Option<RawFd>;
+    /// [`Driver::poll`] has something to collect. `None` for a driver without a kernel. A tokio
+    /// host waits for it through [`wake::WakeEdge`].
+    fn wake_descriptor(&self) -> Option<BorrowedFd<'_>>;
 
     /// Sends each op's bytes, at most one op per link in a batch. Ops that were not taken whole
     /// are pushed to `short`, in no particular order. Unknown links count as broken
-    /// (`ErrorKind::NotConnected`).
+    /// (`ErrorKind::NotConnected`). One op carries [`SEND_BYTES_MAX`] at most
+    /// (`ErrorKind::InvalidInput`).
     fn send(&mut self, batch: &[SendOp<'_>], short: &mut Vec<Short>);
 
     /// Suspends (`false`) or resumes (`true`) reading. Bytes the driver has already taken from the
@@ -115,10 +138,13 @@ pub(crate) trait Driver {
     fn close(&mut self, link: LinkId);
 
     /// Gives the connection up without closing it; [`Event::Detached`] follows (or
-    /// [`Event::Ended`]/[`Event::Failed`] first, and then no `Detached`).
+    /// [`Event::Failed`] first, and then no `Detached`; a link that failed before stays). An end of
+    /// the peer's side is not reported here but by the next owner. No send is owed a `Writable`
+    /// any more, and none is taken between the call and the event.
     fn detach(&mut self, link: LinkId);
 
-    /// Takes over a connection that another driver gave up, and reads it.
+    /// Takes over a connection that another driver gave up, and reads it. Any stream socket will
+    /// do, a half of a socket pair too.
     fn attach(&mut self, handoff: Handoff) -> io::Result<LinkId>;
 
     /// Stops accepting for good and closes the listener.
