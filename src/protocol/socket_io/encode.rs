@@ -15,8 +15,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::ser::{Impossible, Serializer};
 
+use super::args::ARGS_TOKEN;
 use super::packet::{PacketType, is_reserved, write_prefix};
-use super::value::ARGS_TOKEN;
 
 #[cfg(test)]
 mod tests;

@@ -12,16 +12,19 @@
 //!
 //! `packet` is the text grammar, `attachments` collects binary packets, `encode` and `decode`
 //! are the serde mapping in each direction (the rule itself is told once, on [`Args`]), `tree`
-//! is the deserializer used when attachments are involved, and `value` holds the types that
-//! users see. Each has its tests beside it, in `<module>/tests.rs`.
+//! is the deserializer used when attachments are involved, and `args`, `value` and
+//! `raw_json` hold the types that users see. Each has its tests beside it, in `<module>/tests.rs`.
 
+mod args;
 mod attachments;
 mod decode;
 mod encode;
 mod packet;
+mod raw_json;
 mod tree;
 mod value;
 
+pub use args::Args;
 pub(crate) use attachments::{Assembler, AssemblyError, Complete};
 pub(crate) use decode::{ArgsError, from_args};
 pub(crate) use encode::{EncodeError, ack_args, encode_ack, encode_event, event_args};
@@ -29,4 +32,5 @@ pub(crate) use packet::{
     PacketError, PacketHead, PacketType, check_payload, connect_error, connect_reply, decode_head,
     disconnect, event_name, is_reserved, validate, write_prefix,
 };
-pub use value::{Args, RawJson, Value};
+pub use raw_json::RawJson;
+pub use value::Value;

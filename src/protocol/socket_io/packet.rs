@@ -13,7 +13,7 @@ use std::str;
 use memchr::{memchr, memchr2};
 use serde::de::IgnoredAny;
 
-use super::value::RawJson;
+use super::raw_json::RawJson;
 
 #[cfg(test)]
 mod tests;

@@ -1,27 +1,23 @@
-//! The types users meet when the arguments of an event have no type of their own.
+//! An argument of no particular type: JSON plus bytes.
 //!
-//! [`Value`] is JSON plus bytes, [`Args`] is all arguments of one event, [`RawJson`] is one
-//! argument that nobody wants to look into. They pass through serde by names that the modules
-//! `encode`, `decode` and `tree` recognise; with any other serializer they are what they look
-//! like. Tests: `value/tests.rs`.
+//! Reading one asks for a newtype of a name that `tree` recognises, which is how bytes find
+//! their way into it; to every other deserializer it is ordinary self-describing data. It knows
+//! nothing of packets. Tests: `value/tests.rs`.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut, Index};
+use std::ops::Index;
 
 use bytes::Bytes;
-use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Number;
-use serde_json::value::RawValue;
 
-use super::packet::is_too_deep;
 use super::tree::Tree;
 
 #[cfg(test)]
 mod tests;
 
-/// Newtype names by which the mapping knows these types.
-pub(super) const ARGS_TOKEN: &str = "$stentor::Args";
+/// The newtype name by which `tree` knows a [`Value`].
 pub(super) const VALUE_TOKEN: &str = "$stentor::Value";
 
 /// An argument of any kind: JSON, with bytes at any depth.
@@ -322,208 +318,5 @@ impl<'de> Visitor<'de> for AnyValue {
             members.push(member);
         }
         Ok(Value::Object(members))
-    }
-}
-
-/// All arguments of an event or an acknowledgement, whatever they are.
-///
-/// # How Rust values become arguments
-///
-/// JavaScript says `socket.emit("move", 3, 4)`: an event carries a *list* of arguments. One
-/// Rust value stands for that list, by a rule which looks at nothing but its outermost type:
-///
-/// | Rust value                          | emitted as           | as the type of received data    |
-/// |-------------------------------------|----------------------|---------------------------------|
-/// | `()`                                | no argument          | whatever was sent               |
-/// | a tuple `(a, b)`, an array `[a, b]` | arguments `a`, `b`   | takes that many arguments       |
-/// | [`Args`]                            | each of its elements | takes all arguments             |
-/// | anything else                       | one argument         | takes the first argument        |
-///
-/// "Anything else" includes structs, tuple structs, maps, `Option` and `Vec`: to send an array
-/// as one argument, send a `Vec` or a slice, or wrap it: `([1, 2],)`.
-///
-/// Received arguments beyond those wanted are ignored, and a wanted one which is missing is
-/// `None` for an `Option` and an error for everything else.
-///
-/// In the answer to an event a `Result` is looked into as well: `Ok(value)` answers with `value`
-/// by the rule above, `Err(error)` with the one argument `{"error": error}`.
-///
-/// # Bytes
-///
-/// Whatever serialises as bytes (`bytes::Bytes`, [`Value::Binary`], or a field marked
-/// `#[serde(with = "serde_bytes")]`), at any depth, reaches JavaScript as a `Buffer` or an
-/// `ArrayBuffer`, and the other way round. A plain `Vec<u8>` is sent as an array of numbers, as
-/// serde has it, but can receive either. Official clients refuse packets with more than 10
-/// binary leaves unless told otherwise.
-///
-/// # Examples
-///
-/// ```
-/// use stentor::{Args, Value};
-///
-/// let mut args = Args::from(vec![Value::from("lobby"), Value::from(3)]);
-/// args.push(Value::from(vec![Value::Null]));
-/// assert_eq!(args.len(), 3);
-/// assert_eq!(args[0].as_str(), Some("lobby"));
-/// ```
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Args(pub Vec<Value>);
-
-impl Deref for Args {
-    type Target = Vec<Value>;
-
-    fn deref(&self) -> &Vec<Value> {
-        &self.0
-    }
-}
-
-impl DerefMut for Args {
-    fn deref_mut(&mut self) -> &mut Vec<Value> {
-        &mut self.0
-    }
-}
-
-impl From<Vec<Value>> for Args {
-    fn from(values: Vec<Value>) -> Self {
-        Self(values)
-    }
-}
-
-impl FromIterator<Value> for Args {
-    fn from_iter<I: IntoIterator<Item = Value>>(values: I) -> Self {
-        Self(values.into_iter().collect())
-    }
-}
-
-impl IntoIterator for Args {
-    type Item = Value;
-    type IntoIter = std::vec::IntoIter<Value>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a Args {
-    type Item = &'a Value;
-    type IntoIter = std::slice::Iter<'a, Value>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
-    }
-}
-
-impl Serialize for Args {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_newtype_struct(ARGS_TOKEN, &self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Args {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_newtype_struct(ARGS_TOKEN, AnyArgs)
-    }
-}
-
-struct AnyArgs;
-
-impl<'de> Visitor<'de> for AnyArgs {
-    type Value = Args;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of arguments")
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Args, D::Error> {
-        Vec::deserialize(inner).map(Args)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Args, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = seq.next_element()? {
-            values.push(value);
-        }
-        Ok(Args(values))
-    }
-}
-
-/// The JSON text of one argument, kept as it came.
-///
-/// Received, it costs no more than the check that it is JSON; emitted, it is copied. It is what
-/// a server should use that hands messages on without looking into them. It holds no bytes: use
-/// [`Value`] where there may be attachments.
-///
-/// ```
-/// use stentor::RawJson;
-///
-/// let stored = RawJson::parse(r#"{"id":7,"tags":["a"]}"#)?;
-/// assert_eq!(stored.get(), r#"{"id":7,"tags":["a"]}"#);
-/// assert!(RawJson::parse("{oops}").is_err());
-///
-/// let made = RawJson::new(&[1, 2, 3])?;
-/// assert_eq!(made.get(), "[1,2,3]");
-/// assert_eq!(made.to::<Vec<u8>>()?, [1, 2, 3]);
-/// # Ok::<(), serde_json::Error>(())
-/// ```
-#[derive(Clone)]
-pub struct RawJson(Box<RawValue>);
-
-impl RawJson {
-    /// Takes a text that is one JSON value.
-    pub fn parse(text: impl Into<String>) -> Result<Self, serde_json::Error> {
-        RawValue::from_string(text.into()).map(Self)
-    }
-
-    /// Writes a value as JSON now, to be emitted later, perhaps often.
-    pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        serde_json::value::to_raw_value(value).map(Self)
-    }
-
-    /// The text.
-    pub fn get(&self) -> &str {
-        self.0.get()
-    }
-
-    /// Makes a typed value of it.
-    pub fn to<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.get())
-    }
-}
-
-/// Texts are compared, not what they mean: `1` is not `1.0`.
-impl PartialEq for RawJson {
-    fn eq(&self, other: &Self) -> bool {
-        self.get() == other.get()
-    }
-}
-
-impl Eq for RawJson {}
-
-impl fmt::Debug for RawJson {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RawJson").field(&self.get()).finish()
-    }
-}
-
-impl fmt::Display for RawJson {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.get())
-    }
-}
-
-impl Serialize for RawJson {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for RawJson {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = Box::<RawValue>::deserialize(deserializer)?;
-        // It may be handed on to readers whose parsers recurse.
-        if is_too_deep(json.get()) {
-            return Err(D::Error::custom("the JSON nests too deep"));
-        }
-        Ok(Self(json))
     }
 }
