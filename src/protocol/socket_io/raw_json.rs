@@ -15,7 +15,7 @@ use super::packet::is_too_deep;
 ///
 /// Received, it costs no more than the check that it is JSON; emitted, it is copied. It is what
 /// a server should use that hands messages on without looking into them. It holds no bytes: use
-/// [`Value`] where there may be attachments.
+/// [`Value`](super::Value) where there may be attachments.
 ///
 /// ```
 /// use stentor::RawJson;
