@@ -107,6 +107,10 @@ pub(crate) struct Core {
     pub(crate) outgoing: VecDeque<LinkId>,
     /// Links whose next request may already be there.
     pub(crate) resumed: Vec<LinkId>,
+    /// Links that turned out broken in a send.
+    pub(crate) broken: Vec<LinkId>,
+    /// [`Log::rotations`] when the stalled were last copied out.
+    pub(crate) copied_at: u64,
     pub(crate) timers: Timers,
     pub(crate) notices: VecDeque<Notice>,
     pub(crate) driver_ops: Vec<DriverOp>,
@@ -135,6 +139,8 @@ impl Core {
             stalled: Vec::new(),
             outgoing: VecDeque::new(),
             resumed: Vec::new(),
+            broken: Vec::new(),
+            copied_at: 0,
             timers: Timers::new(now_ms),
             notices: VecDeque::new(),
             driver_ops: Vec::new(),
