@@ -61,7 +61,7 @@ impl ConnectError {
     /// out.
     #[must_use]
     pub fn with_data<T: serde::Serialize + ?Sized>(mut self, data: &T) -> Self {
-        self.data = serde_json::to_string(data).ok().and_then(|json| RawJson::new(json).ok());
+        self.data = RawJson::new(data).ok();
         self
     }
 

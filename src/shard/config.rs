@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::client_files::ClientFiles;
 use crate::protocol::http::{Cookie, Cors};
 
 /// What happens to a session whose outbox is full.
@@ -133,7 +134,7 @@ pub(crate) struct Config {
     pub(crate) cors: Option<Cors>,
     /// Bodies from this size on are compressed; `None` never.
     pub(crate) compression: Option<usize>,
-    pub(crate) serve_client: Option<ServeClient>,
+    pub(crate) serve_client: Option<ClientFiles>,
     /// Whether somebody takes connections that are not Socket.IO.
     pub(crate) fallback: bool,
     /// Whether ids come from the user's function.

@@ -15,7 +15,7 @@
 //! ```
 
 pub(crate) mod app;
-mod client_files;
+pub(crate) mod client_files;
 pub(crate) mod config;
 pub(crate) mod core;
 mod flush;

@@ -62,7 +62,7 @@ impl Shard {
         let outcome = match added {
             Ok(None) => Ok(()),
             Ok(Some(complete)) => self.binary_packet(session, &complete),
-            Err(error) => Err(reason_of(error)),
+            Err(_) => Err(DisconnectReason::ForcedClose),
         };
         if let Err(reason) = outcome {
             self.close(session, reason);
@@ -79,9 +79,10 @@ impl Shard {
                 return Err(DisconnectReason::ForcedClose);
             }
             if head.attachments > 0 {
-                let assembler = &mut cold.owner.assembler;
-                let bytes_max = limits.message_bytes;
-                return assembler.start(text.into(), head.attachments, bytes_max).map_err(reason_of);
+                // Each message is within the limit on its own; together they have this one.
+                let bytes_max = limits.message_bytes * (1 + head.attachments as usize);
+                let started = cold.owner.assembler.start(text.into(), head.attachments, bytes_max);
+                return started.map(drop).map_err(|_| DisconnectReason::ForcedClose);
             }
         }
         self.packet(session, &head, &text[head.payload_at..], &[])

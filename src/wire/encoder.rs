@@ -1,5 +1,7 @@
 //! One message -> its frames, in one contiguous run.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -104,4 +106,16 @@ impl Encoder {
 /// A Socket.IO DISCONNECT, framed.
 pub(crate) fn disconnect(namespace: &str) -> Vec<u8> {
     Encoder::default().packet(|out| socket_io::disconnect(out, namespace)).to_vec()
+}
+
+thread_local! {
+    static ENCODER: Cell<Option<Encoder>> = const { Cell::new(None) };
+}
+
+/// Lends this thread's encoder. A nested call gets a fresh one.
+pub(crate) fn with_encoder<R>(encode: impl FnOnce(&mut Encoder) -> R) -> R {
+    let mut encoder = ENCODER.take().unwrap_or_default();
+    let result = encode(&mut encoder);
+    ENCODER.set(Some(encoder));
+    result
 }

@@ -13,6 +13,6 @@ mod polling;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use encoder::{Encoder, disconnect};
+pub(crate) use encoder::{Encoder, disconnect, with_encoder};
 pub(crate) use groups::{keep_undroppable, pinned_after};
 pub(crate) use polling::write_payload;

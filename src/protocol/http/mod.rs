@@ -24,9 +24,9 @@ pub use cors::Cors;
 pub(crate) use cors::CorsRequest;
 pub(crate) use encoding::{Encoding, compress, negotiate};
 pub(crate) use query::Query;
-pub(crate) use request::{BodyKind, Head, HeadError, HeadLimits, Method, parse_head};
+pub(crate) use request::{BodyKind, HEADERS_MAX, Head, HeadError, HeadLimits, Method, parse_head};
 pub(crate) use response::{
-    Connection, HeaderPair, InvalidHeader, ResponseHead, write_continue, write_empty,
+    Connection, HeaderPair, check_header, InvalidHeader, ResponseHead, write_continue, write_empty,
     write_error_json, write_head, write_header, write_poll_head, write_post_ok, write_response,
     write_upgrade_error,
 };

@@ -1,0 +1,267 @@
+//! Handlers: plain or async functions whose arguments are extractors and whose return value
+//! acknowledges.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use serde::Serialize;
+
+use super::context::{Context, FromContext, Rejection};
+use super::error::{BadPayload, HandlerError};
+use super::socket::Socket;
+use crate::shard::SocketKey;
+use crate::shard::app::{InvalidPayload, LocalFuture, Tasks};
+use crate::wire;
+
+/// What the hooks of a namespace look like.
+type BadPayloadHook = Arc<dyn Fn(&Socket, &str, &BadPayload) + Send + Sync>;
+type ErrorHook = Arc<dyn Fn(&Socket, &str, &HandlerError) + Send + Sync>;
+
+/// Where a handler's failures go.
+#[derive(Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) bad_payload: Option<BadPayloadHook>,
+    pub(crate) error: Option<ErrorHook>,
+}
+
+impl Hooks {
+    fn bad_payload(&self, socket: &SocketKey, event: &str, error: &BadPayload) {
+        match &self.bad_payload {
+            Some(hook) => hook(&Socket::new(socket.clone()), event, error),
+            None => tracing::warn!(target: "stentor::handler", event, %error, "bad payload"),
+        }
+    }
+
+    pub(crate) fn error(&self, socket: &SocketKey, event: &str, error: &HandlerError) {
+        match &self.error {
+            Some(hook) => hook(&Socket::new(socket.clone()), event, error),
+            None => tracing::error!(target: "stentor::handler", event, %error, "handler failed"),
+        }
+    }
+}
+
+/// To whom a handler's outcome goes. Owned, so that it may wait for an async handler.
+#[derive(Clone)]
+pub struct ReplyTo {
+    socket: SocketKey,
+    hooks: Hooks,
+    event: String,
+    ack: Option<u64>,
+}
+
+impl std::fmt::Debug for ReplyTo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReplyTo").field("event", &self.event).finish_non_exhaustive()
+    }
+}
+
+/// The client is told that the handler failed, and no more.
+const FAILED: &str = "handler failed";
+
+#[derive(Serialize)]
+struct Failure<'e> {
+    error: &'e str,
+}
+
+/// Sends an acknowledgement; a socket that is gone needs none.
+pub(crate) fn acknowledge<T: Serialize + ?Sized>(
+    socket: &SocketKey,
+    id: u64,
+    args: &T,
+) -> Result<(), super::error::EmitError> {
+    wire::with_encoder(|encoder| {
+        let frames = encoder.ack(&socket.namespace, id, args)?;
+        super::socket::queue(socket, frames, false, crate::shard::core::Weight::Control)
+    })
+}
+
+/// Markers that tell the kinds of return values apart. Never named by users.
+pub mod reply {
+    /// A value that serialises.
+    #[derive(Debug)]
+    pub struct Plain;
+    /// A `Result` whose error is a standard error.
+    #[derive(Debug)]
+    pub struct Fallible;
+    /// A future of one of the others.
+    #[derive(Debug)]
+    pub struct Async<M>(std::marker::PhantomData<M>);
+}
+
+/// Something a handler may return: a value that serialises (it acknowledges; a tuple becomes
+/// several arguments, `()` none), a `Result` (its error goes to the client when it serialises, to
+/// `on_error` when it is a standard error), or a future of these.
+///
+/// `M` is found by the compiler.
+pub trait IntoReply<M>: 'static {
+    /// What middlewares need to know: whether it went well.
+    #[doc(hidden)]
+    fn outcome(self, to: &ReplyTo);
+
+    /// Splits off the future, if this is one.
+    #[doc(hidden)]
+    fn into_future(self, to: ReplyTo) -> Option<LocalReply>
+    where
+        Self: Sized,
+    {
+        self.outcome(&to);
+        None
+    }
+}
+
+/// An async handler at work.
+#[doc(hidden)]
+pub type LocalReply = LocalFuture<()>;
+
+impl<T: Serialize + 'static> IntoReply<reply::Plain> for T {
+    fn outcome(self, to: &ReplyTo) {
+        to.value(&self);
+    }
+}
+
+impl<T, E> IntoReply<reply::Fallible> for Result<T, E>
+where
+    T: Serialize + 'static,
+    E: Into<HandlerError> + 'static,
+{
+    fn outcome(self, to: &ReplyTo) {
+        match self {
+            Ok(value) => to.value(&value),
+            Err(error) => to.failed(&error.into()),
+        }
+    }
+}
+
+impl<F, M> IntoReply<reply::Async<M>> for F
+where
+    F: Future + 'static,
+    F::Output: IntoReply<M>,
+{
+    fn outcome(self, _to: &ReplyTo) {}
+
+    fn into_future(self, to: ReplyTo) -> Option<LocalReply> {
+        Some(Box::pin(async move {
+            match AssertUnwindSafe(self).catch_unwind().await {
+                Ok(value) => value.outcome(&to),
+                Err(panic) => to.failed(&HandlerError::panicked(&*panic)),
+            }
+        }))
+    }
+}
+
+impl ReplyTo {
+    fn value<T: Serialize>(&self, value: &T) {
+        let Some(id) = self.ack else { return };
+        if let Err(error) = acknowledge(&self.socket, id, value) {
+            tracing::debug!(target: "stentor::handler", event = self.event, %error, "no acknowledgement");
+        }
+    }
+
+    fn failed(&self, error: &HandlerError) {
+        self.hooks.error(&self.socket, &self.event, error);
+        if let Some(id) = self.ack {
+            let _ = acknowledge(&self.socket, id, &Failure { error: FAILED });
+        }
+    }
+}
+
+/// A function that handles something of kind `K`. Implemented for functions and closures, plain
+/// or async, of up to eight extractors; `M` is found by the compiler.
+pub trait Handler<K, M>: Send + Sync + 'static {
+    #[doc(hidden)]
+    fn call(&self, context: &Context<'_>, to: &mut ReplyTo) -> Result<Option<LocalReply>, Rejection>;
+}
+
+macro_rules! handler {
+    ($($extractor:ident),*) => {
+        impl<K, F, R, M, $($extractor,)*> Handler<K, (M, R, $($extractor,)*)> for F
+        where
+            F: Fn($($extractor),*) -> R + Send + Sync + 'static,
+            R: IntoReply<M>,
+            $($extractor: FromContext<K>,)*
+        {
+            #[allow(non_snake_case, unused_variables)]
+            fn call(
+                &self,
+                context: &Context<'_>,
+                to: &mut ReplyTo,
+            ) -> Result<Option<LocalReply>, Rejection> {
+                $(let $extractor = $extractor::from_context(context)?;)*
+                let returned = self($($extractor),*);
+                // An `Ack` among the extractors has taken the acknowledgement.
+                to.ack = to.ack.and_then(|_| context.ack.take());
+                Ok(returned.into_future(to.clone()))
+            }
+        }
+    };
+}
+
+handler!();
+handler!(A);
+handler!(A, B);
+handler!(A, B, C);
+handler!(A, B, C, D);
+handler!(A, B, C, D, E);
+handler!(A, B, C, D, E, G);
+handler!(A, B, C, D, E, G, H);
+handler!(A, B, C, D, E, G, H, I);
+
+/// A handler without its types.
+pub(crate) type Erased =
+    Arc<dyn Fn(&Context<'_>, &mut ReplyTo) -> Result<Option<LocalReply>, Rejection> + Send + Sync>;
+
+pub(crate) fn erase<K, M, H: Handler<K, M>>(handler: H) -> Erased {
+    Arc::new(move |context, to| handler.call(context, to))
+}
+
+/// Calls a handler: its future is polled once at once, and left in `tasks` if it needs more.
+/// `acknowledges`: what it returns answers the client.
+pub(crate) fn run(
+    handler: &Erased,
+    context: &Context<'_>,
+    hooks: &Hooks,
+    acknowledges: bool,
+    tasks: &mut Tasks,
+) -> Result<(), InvalidPayload> {
+    let mut to = ReplyTo {
+        socket: context.socket.clone(),
+        hooks: hooks.clone(),
+        event: context.name.to_owned(),
+        ack: context.ack.get().filter(|_| acknowledges),
+    };
+    let wanted = to.ack;
+    match catch_unwind(AssertUnwindSafe(|| handler(context, &mut to))) {
+        Ok(Ok(None)) => Ok(()),
+        Ok(Ok(Some(mut future))) => {
+            if (&mut future).now_or_never().is_none() {
+                tasks.push(future);
+            }
+            Ok(())
+        }
+        Ok(Err(Rejection::Invalid)) => Err(InvalidPayload),
+        Ok(Err(Rejection::BadPayload(error))) => {
+            hooks.bad_payload(context.socket, context.name, &error);
+            if wanted.is_some() && let Some(id) = context.ack.take() {
+                let text = format!("bad payload: {error}");
+                let _ = acknowledge(context.socket, id, &Failure { error: &text });
+            }
+            Ok(())
+        }
+        Ok(Err(Rejection::MissingState(name))) => {
+            to.ack = wanted.and_then(|_| context.ack.take());
+            to.failed(&MissingState(name).into());
+            Ok(())
+        }
+        Err(panic) => {
+            to.ack = wanted.and_then(|_| context.ack.take());
+            to.failed(&HandlerError::panicked(&*panic));
+            Ok(())
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no state of type {0}: ServerBuilder::state was not called with one")]
+struct MissingState(&'static str);
