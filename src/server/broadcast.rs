@@ -1,0 +1,254 @@
+//! Broadcasts: whom they address, and what is done with those.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+
+use super::ack::{BroadcastAckRequest, millis};
+use super::error::EmitError;
+use super::socket::Socket;
+use crate::shard::port::{Broadcast, Change, Mail, Ports, ShardAnswers};
+use crate::shard::with_current;
+use crate::socket::Target;
+use crate::wire;
+
+/// One room or several.
+pub trait Rooms {
+    /// The names.
+    fn into_vec(self) -> Vec<Box<str>>;
+}
+
+impl Rooms for &str {
+    fn into_vec(self) -> Vec<Box<str>> {
+        vec![self.into()]
+    }
+}
+
+impl Rooms for String {
+    fn into_vec(self) -> Vec<Box<str>> {
+        vec![self.into()]
+    }
+}
+
+impl Rooms for &String {
+    fn into_vec(self) -> Vec<Box<str>> {
+        vec![self.as_str().into()]
+    }
+}
+
+impl<R: AsRef<str>, const N: usize> Rooms for [R; N] {
+    fn into_vec(self) -> Vec<Box<str>> {
+        self.iter().map(|room| room.as_ref().into()).collect()
+    }
+}
+
+impl<R: AsRef<str>> Rooms for Vec<R> {
+    fn into_vec(self) -> Vec<Box<str>> {
+        self.as_slice().into_vec()
+    }
+}
+
+impl<R: AsRef<str>> Rooms for &[R] {
+    fn into_vec(self) -> Vec<Box<str>> {
+        self.iter().map(|room| room.as_ref().into()).collect()
+    }
+}
+
+/// A broadcast in the making: a union of rooms less the excluded ones.
+///
+/// Each call returns a new operator, so one may be kept and reused. A socket in several of the
+/// rooms gets an event once; a socket in an excluded room gets none. A socket's id is a room too.
+#[derive(Debug, Clone)]
+pub struct BroadcastOperator {
+    ports: Arc<Ports>,
+    target: Target,
+    local: bool,
+    volatile: bool,
+    timeout_ms: u64,
+}
+
+impl BroadcastOperator {
+    pub(crate) fn new(ports: Arc<Ports>, target: Target, timeout_ms: u64) -> Self {
+        Self { ports, target, local: false, volatile: false, timeout_ms }
+    }
+
+    /// Adds rooms to the union.
+    #[must_use]
+    pub fn to(mut self, rooms: impl Rooms) -> Self {
+        self.target.rooms.extend(rooms.into_vec());
+        self
+    }
+
+    /// The same as [`to`](Self::to) (the reference's `in`).
+    #[must_use]
+    pub fn in_(self, rooms: impl Rooms) -> Self {
+        self.to(rooms)
+    }
+
+    /// Leaves out whoever is in one of these rooms.
+    #[must_use]
+    pub fn except(mut self, rooms: impl Rooms) -> Self {
+        self.target.except.extend(rooms.into_vec());
+        self
+    }
+
+    /// Only clients of this server process. Without a cluster that is everybody.
+    #[must_use]
+    pub fn local(mut self) -> Self {
+        self.local = true;
+        self
+    }
+
+    /// Dropped for every client whose connection does not take it at once.
+    #[must_use]
+    pub fn volatile(mut self) -> Self {
+        self.volatile = true;
+        self
+    }
+
+    /// How long acknowledgements may take. Default 10 s, or `ServerBuilder::ack_timeout`.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout_ms = millis(timeout);
+        self
+    }
+
+    /// Sends an event to everybody addressed: encoded once, queued on this core at once and on
+    /// the others by one message each. Never blocks.
+    ///
+    /// # Errors
+    /// [`EmitError`]. With [`EmitError::MailboxFull`], some shards' sockets did not get it.
+    pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
+        wire::with_encoder(|encoder| {
+            let frames = encoder.event(&self.target.namespace, None, event, &args)?;
+            self.send(frames)
+        })
+    }
+
+    fn send(&self, frames: &[u8]) -> Result<(), EmitError> {
+        let mut shared: Option<(Arc<Broadcast>, Bytes)> = None;
+        let mut outcome = Ok(());
+        for port in self.ports.all() {
+            let here = with_current(port, |core| {
+                core.fan_out(&self.target, frames, self.volatile);
+            });
+            if here.is_some() {
+                continue;
+            }
+            let (broadcast, frames) = shared.get_or_insert_with(|| {
+                let broadcast = Broadcast {
+                    target: self.target.clone(),
+                    volatile: self.volatile,
+                    ack: None,
+                };
+                (Arc::new(broadcast), Bytes::copy_from_slice(frames))
+            });
+            let (broadcast, frames) = (broadcast.clone(), frames.clone());
+            if port.post(Mail::Broadcast { broadcast, frames, answers: None }).is_err() {
+                outcome = Err(EmitError::MailboxFull);
+            }
+        }
+        outcome
+    }
+
+    /// Sends an event to everybody addressed and collects their acknowledgements. Each client's
+    /// first argument counts. Ends when all have answered or left, or at the timeout, with what
+    /// there is.
+    pub fn emit_with_ack<T: DeserializeOwned>(
+        &self,
+        event: &str,
+        args: impl Serialize,
+    ) -> BroadcastAckRequest<T> {
+        let id = self.ports.next_ack_id();
+        let frames = wire::with_encoder(|encoder| {
+            let frames = encoder.event(&self.target.namespace, Some(id), event, &args)?;
+            Ok(Bytes::copy_from_slice(frames))
+        });
+        BroadcastAckRequest::new(self.clone(), id, frames)
+    }
+
+    pub(crate) fn send_with_ack(
+        &self,
+        id: u64,
+        frames: Bytes,
+    ) -> Result<Vec<oneshot::Receiver<ShardAnswers>>, EmitError> {
+        let broadcast = Arc::new(Broadcast {
+            target: self.target.clone(),
+            volatile: self.volatile,
+            ack: Some((id, self.timeout_ms)),
+        });
+        let mut receivers = Vec::new();
+        for port in self.ports.all() {
+            let (sender, receiver) = oneshot::channel();
+            receivers.push(receiver);
+            let mut sender = Some(sender);
+            let here = with_current(port, |core| core.broadcast(&broadcast, &frames, sender.take()));
+            if here.is_none() {
+                let (broadcast, frames) = (broadcast.clone(), frames.clone());
+                let mail = Mail::Broadcast { broadcast, frames, answers: sender };
+                port.post(mail).map_err(|_| EmitError::MailboxFull)?;
+            }
+        }
+        Ok(receivers)
+    }
+
+    /// The sockets addressed.
+    pub async fn fetch_sockets(&self) -> Vec<Socket> {
+        let mut replies = Vec::new();
+        for port in self.ports.all() {
+            let (reply, sockets) = oneshot::channel();
+            let mail = Mail::Fetch { target: self.target.clone(), reply };
+            if port.post(mail).is_ok() {
+                replies.push(sockets);
+            }
+        }
+        let mut all = Vec::new();
+        for reply in replies {
+            // A shard that has shut down has no sockets.
+            all.extend(reply.await.unwrap_or_default().into_iter().map(Socket::new));
+        }
+        all
+    }
+
+    /// Makes the sockets addressed join rooms.
+    ///
+    /// # Errors
+    /// [`EmitError::MailboxFull`].
+    pub fn sockets_join(&self, rooms: impl Rooms) -> Result<(), EmitError> {
+        self.change(&Change::Join(rooms.into_vec()))
+    }
+
+    /// Makes the sockets addressed leave rooms.
+    ///
+    /// # Errors
+    /// [`EmitError::MailboxFull`].
+    pub fn sockets_leave(&self, rooms: impl Rooms) -> Result<(), EmitError> {
+        self.change(&Change::Leave(rooms.into_vec()))
+    }
+
+    /// Disconnects the sockets addressed; with `close`, their whole connections.
+    ///
+    /// # Errors
+    /// [`EmitError::MailboxFull`].
+    pub fn disconnect_sockets(&self, close: bool) -> Result<(), EmitError> {
+        self.change(&Change::Disconnect { close })
+    }
+
+    fn change(&self, change: &Change) -> Result<(), EmitError> {
+        let mut outcome = Ok(());
+        for port in self.ports.all() {
+            if with_current(port, |core| core.change_all(&self.target, change)).is_some() {
+                continue;
+            }
+            let mail = Mail::Change { target: self.target.clone(), change: change.clone() };
+            if port.post(mail).is_err() {
+                outcome = Err(EmitError::MailboxFull);
+            }
+        }
+        outcome
+    }
+}
