@@ -1,0 +1,286 @@
+//! The registered handlers, as a shard calls them.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use regex::Regex;
+
+use super::context::{Context, States};
+use super::engine::{EngineHandler, EngineSocket, Message};
+use super::handler::{Erased, run};
+use super::namespace::{AuthPayload, Namespace};
+use crate::DisconnectReason;
+use crate::io::Handoff;
+use crate::protocol::socket_io::validate;
+use crate::shard::app::{
+    App, ConnectError, Definition, EngineMessage, Incoming, InvalidPayload, LocalFuture, Tasks,
+};
+use crate::shard::port::EngineCell;
+use crate::shard::request::Request;
+use crate::shard::{SocketKey, Step};
+
+/// Which names a dynamic namespace takes.
+pub(crate) enum Matcher {
+    Pattern(Regex),
+    Function(Box<dyn Fn(&str, AuthPayload<'_>) -> bool + Send + Sync>),
+}
+
+impl Matcher {
+    fn matches(&self, name: &str, auth: Option<&str>) -> bool {
+        match self {
+            Self::Pattern(pattern) => pattern.is_match(name),
+            Self::Function(function) => function(name, AuthPayload(auth)),
+        }
+    }
+}
+
+/// `ServerBuilder::allow_request`, plain or async.
+pub(crate) type AllowRequest = Box<dyn Fn(Arc<Request>) -> Step<Result<(), String>> + Send + Sync>;
+
+/// Everything the user registered.
+#[derive(Default)]
+pub(crate) struct Registered {
+    /// In the order of their definition indices.
+    pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) names: Vec<(String, u32)>,
+    pub(crate) matchers: Vec<(Matcher, u32)>,
+    pub(crate) states: States,
+    pub(crate) allow_request: Option<AllowRequest>,
+    pub(crate) generate_id: Option<Box<dyn Fn(&Request) -> String + Send + Sync>>,
+    pub(crate) engines: Vec<Box<dyn EngineHandler>>,
+    #[cfg(feature = "axum")]
+    pub(crate) router: Option<super::fallback::Fallback>,
+}
+
+impl fmt::Debug for Registered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registered").field("namespaces", &self.namespaces).finish_non_exhaustive()
+    }
+}
+
+impl Registered {
+    fn namespace(&self, definition: u32) -> &Namespace {
+        &self.namespaces[definition as usize]
+    }
+
+    /// Calls handlers that are not of an event.
+    fn call_all(
+        &self,
+        handlers: &[Erased],
+        name: &'static str,
+        socket: &SocketKey,
+        reason: Option<DisconnectReason>,
+        tasks: &mut Tasks,
+    ) {
+        if handlers.is_empty() {
+            return;
+        }
+        let ack = Cell::new(None);
+        let (states, attachments, payload) = (&self.states, &[][..], &b"[]"[..]);
+        let context = Context { socket, states, name, payload, attachments, ack: &ack, reason };
+        let hooks = &self.namespace(socket.definition).hooks;
+        for handler in handlers {
+            // Only events carry a payload that could be invalid.
+            let _ = run(handler, &context, hooks, false, tasks);
+        }
+    }
+}
+
+impl App for Registered {
+    fn allow_request(&self, request: &Arc<Request>) -> Step<Result<(), String>> {
+        match &self.allow_request {
+            Some(allow) => allow(request.clone()),
+            None => Step::Ready(Ok(())),
+        }
+    }
+
+    fn generate_id(&self, request: &Request) -> Option<String> {
+        self.generate_id.as_ref().map(|generate| generate(request))
+    }
+
+    fn definition_of(&self, namespace: &str, auth: Option<&str>) -> Option<Definition> {
+        let named = self.names.iter().find(|(name, _)| name == namespace);
+        if let Some(&(_, index)) = named {
+            return Some(Definition { index, permanent: true });
+        }
+        let matched = self.matchers.iter().find(|(matcher, _)| matcher.matches(namespace, auth));
+        matched.map(|&(_, index)| Definition { index, permanent: false })
+    }
+
+    fn admit(&self, socket: &SocketKey) -> Step<Result<(), ConnectError>> {
+        let ack = Cell::new(None);
+        let states = &self.states;
+        let context = Context {
+            socket,
+            states,
+            name: "connection",
+            payload: b"[]",
+            attachments: &[],
+            ack: &ack,
+            reason: None,
+        };
+        let middlewares = &self.namespace(socket.definition).middlewares;
+        for (index, middleware) in middlewares.iter().enumerate() {
+            match middleware(&context) {
+                Step::Ready(Ok(())) => {}
+                Step::Ready(Err(refusal)) => return Step::Ready(Err(refusal)),
+                Step::Pending(mut future) => match (&mut future).now_or_never() {
+                    Some(Ok(())) => {}
+                    Some(Err(refusal)) => return Step::Ready(Err(refusal)),
+                    None => {
+                        let rest = middlewares[index + 1..].to_vec();
+                        return Step::Pending(admit_rest(future, rest, socket.clone(), states.clone()));
+                    }
+                },
+            }
+        }
+        Step::Ready(Ok(()))
+    }
+
+    fn connected(&self, socket: &SocketKey, tasks: &mut Tasks) {
+        let handlers = &self.namespace(socket.definition).connected;
+        self.call_all(handlers, "connection", socket, None, tasks);
+    }
+
+    fn event(
+        &self,
+        socket: &SocketKey,
+        event: Incoming<'_>,
+        tasks: &mut Tasks,
+    ) -> Result<(), InvalidPayload> {
+        let namespace = self.namespace(socket.definition);
+        let handlers = match namespace.events.get(event.name) {
+            Some(handlers) => handlers,
+            None => &namespace.fallback,
+        };
+        // Extractors check what they read. One handler that reads the payload checks all of it;
+        // whether one does is not known here, so a payload is checked unless it is trivially so.
+        validate(event.payload).map_err(|_| InvalidPayload)?;
+        let ack = Cell::new(event.ack);
+        let context = Context {
+            socket,
+            states: &self.states,
+            name: event.name,
+            payload: event.payload,
+            attachments: event.attachments,
+            ack: &ack,
+            reason: None,
+        };
+        for handler in &namespace.any {
+            run(handler, &context, &namespace.hooks, false, tasks)?;
+        }
+        for handler in handlers {
+            run(handler, &context, &namespace.hooks, true, tasks)?;
+        }
+        Ok(())
+    }
+
+    fn disconnecting(&self, socket: &SocketKey, reason: DisconnectReason, tasks: &mut Tasks) {
+        let handlers = &self.namespace(socket.definition).disconnecting;
+        self.call_all(handlers, "disconnecting", socket, Some(reason), tasks);
+    }
+
+    fn disconnected(&self, socket: &SocketKey, reason: DisconnectReason, tasks: &mut Tasks) {
+        let handlers = &self.namespace(socket.definition).disconnected;
+        self.call_all(handlers, "disconnect", socket, Some(reason), tasks);
+    }
+
+    fn engine_opened(&self, endpoint: u16, session: &Arc<EngineCell>, _tasks: &mut Tasks) {
+        if let Some(engine) = self.engines.get(usize::from(endpoint)) {
+            engine.on_open(EngineSocket::new(session.clone()));
+        }
+    }
+
+    fn engine_message(
+        &self,
+        endpoint: u16,
+        session: &Arc<EngineCell>,
+        message: EngineMessage<'_>,
+        _tasks: &mut Tasks,
+    ) {
+        let Some(engine) = self.engines.get(usize::from(endpoint)) else { return };
+        let message = match message {
+            EngineMessage::Text(text) => Message::Text(text.to_owned()),
+            EngineMessage::Binary(bytes) => {
+                Message::Binary(bytes::Bytes::copy_from_slice(bytes))
+            }
+        };
+        engine.on_message(EngineSocket::new(session.clone()), message);
+    }
+
+    fn engine_closed(
+        &self,
+        endpoint: u16,
+        session: &Arc<EngineCell>,
+        reason: DisconnectReason,
+        _tasks: &mut Tasks,
+    ) {
+        if let Some(engine) = self.engines.get(usize::from(endpoint)) {
+            engine.on_close(EngineSocket::new(session.clone()), reason);
+        }
+    }
+
+    #[cfg(feature = "axum")]
+    fn fallback(&self, handoff: Handoff, bytes: Vec<u8>, peer: SocketAddr, tasks: &mut Tasks) {
+        if let Some(router) = &self.router {
+            tasks.push(router.serve(handoff, bytes, peer));
+        }
+    }
+
+    #[cfg(not(feature = "axum"))]
+    fn fallback(&self, handoff: Handoff, _bytes: Vec<u8>, _peer: SocketAddr, _tasks: &mut Tasks) {
+        drop(handoff);
+    }
+}
+
+/// The middlewares after one that needed time.
+fn admit_rest(
+    first: LocalFuture<Result<(), ConnectError>>,
+    rest: Vec<super::namespace::Middleware>,
+    socket: SocketKey,
+    states: States,
+) -> LocalFuture<Result<(), ConnectError>> {
+    Box::pin(async move {
+        first.await?;
+        for middleware in rest {
+            let step = {
+                let ack = Cell::new(None);
+                middleware(&Context {
+                    socket: &socket,
+                    states: &states,
+                    name: "connection",
+                    payload: b"[]",
+                    attachments: &[],
+                    ack: &ack,
+                    reason: None,
+                })
+            };
+            match step {
+                Step::Ready(verdict) => verdict?,
+                Step::Pending(future) => future.await?,
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Makes an `allow_request` of a plain function.
+pub(crate) fn allow_plain(
+    allow: impl Fn(&Request) -> Result<(), String> + Send + Sync + 'static,
+) -> AllowRequest {
+    Box::new(move |request| Step::Ready(allow(&request)))
+}
+
+/// Makes an `allow_request` of an async function.
+pub(crate) fn allow_async<F>(
+    allow: impl Fn(Arc<Request>) -> F + Send + Sync + 'static,
+) -> AllowRequest
+where
+    F: Future<Output = Result<(), String>> + 'static,
+{
+    Box::new(move |request| Step::Pending(Box::pin(allow(request))))
+}
