@@ -124,7 +124,8 @@ async fn send_back(
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let shard_side = hyper::upgrade::on(&mut answer);
         tokio::task::spawn_local(async move {
-            if let (Ok(client), Ok(shard)) = tokio::join!(client_side, shard_side) {
+            let both = futures_util::future::try_join(client_side, shard_side).await;
+            if let Ok((client, shard)) = both {
                 let (mut client, mut shard) = (TokioIo::new(client), TokioIo::new(shard));
                 // Either end closes the other; how it ended is told to the shard by its link.
                 let _ = tokio::io::copy_bidirectional(&mut client, &mut shard).await;

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use rand::TryRng;
 use tokio::sync::watch;
 
 use super::app::Registered;
@@ -189,7 +190,8 @@ impl Start {
                     return Err(error);
                 }
             };
-            let seed = rand::random();
+            let mut seed = [0; 32];
+            rand::rngs::SysRng.try_fill_bytes(&mut seed).map_err(std::io::Error::other)?;
             let shard = Shard::new(app, config, ports, index, driver.now_ms(), seed);
             let _ = tell.send(Ok(()));
             Ok(Turn::new(shard, driver))

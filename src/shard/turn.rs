@@ -455,13 +455,16 @@ impl Core {
             }
             Mail::Emit { socket, frames, volatile, is_event } => {
                 let weight = if is_event { Weight::Event } else { Weight::Control };
+                // A socket that has left in the meantime needs no event.
                 self.emit(socket, &frames, volatile, weight);
             }
             Mail::EmitWithAck { socket, frames, id, timeout_ms, waiter } => {
                 self.emit_with_ack(socket, &frames, id, timeout_ms, waiter);
             }
             Mail::Change { target, change } => self.change_all(&target, &change),
-            Mail::ChangeSocket { socket, change } => self.change(socket, &change),
+            Mail::ChangeSocket { socket, change } => {
+                self.change(socket, &change);
+            }
             // Whoever asked and no longer waits needs no answer.
             Mail::Rooms { socket, reply } => drop(reply.send(self.sockets.rooms_of(socket))),
             Mail::Fetch { target, reply } => {
