@@ -20,6 +20,9 @@ pub(crate) mod mio;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)] // shares memory with the kernel
+pub(crate) mod uring;
 #[allow(unsafe_code)] // tokio registers descriptors on trust
 pub(crate) mod wake;
 
@@ -147,7 +150,8 @@ pub(crate) trait Driver {
     /// do, a half of a socket pair too.
     fn attach(&mut self, handoff: Handoff) -> io::Result<LinkId>;
 
-    /// Stops accepting for good and closes the listener.
+    /// Stops accepting for good and closes the listener. Connections that the kernel accepted
+    /// meanwhile are closed.
     fn stop_accepting(&mut self);
 
     /// Accepts again after [`Event::AcceptFailed`].

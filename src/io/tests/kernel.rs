@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::suite::contract;
 use super::{Found, Peer, Seen, World, has_received, pattern, received};
 use crate::io::mio::Mio;
+#[cfg(target_os = "linux")]
+use crate::io::uring::{self, Uring};
 use crate::io::wake::WakeEdge;
 use crate::io::{Driver, Event, Handoff, LinkId, SendOp, listen};
 
@@ -106,6 +108,46 @@ fn mio_world() -> Option<Kernel<Mio>> {
 
 contract!(mio_contract, crate::io::tests::kernel::mio_world());
 
+/// `None` where the kernel has no io_uring for us, with which its claims are void.
+#[cfg(target_os = "linux")]
+fn uring_world(config: &uring::Config) -> Option<Kernel<Uring>> {
+    match Uring::new(None, config) {
+        Ok(_) => Some(Kernel::new(|listener| Uring::new(Some(listener), config).unwrap())),
+        Err(uring::Unsupported::Forbidden | uring::Unsupported::Missing) => None,
+        Err(why) => panic!("{why}"),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn deferred_world() -> Option<Kernel<Uring>> {
+    uring_world(&uring::Config::default())
+}
+
+#[cfg(target_os = "linux")]
+fn cooperative_world() -> Option<Kernel<Uring>> {
+    let mode = Some(uring::Mode::Cooperative);
+    uring_world(&uring::Config { mode, ..uring::Config::default() })
+}
+
+/// Every queue overflows here and every buffer is in use.
+#[cfg(target_os = "linux")]
+fn tiny_world() -> Option<Kernel<Uring>> {
+    uring_world(&uring::Config {
+        submissions: 4,
+        completions: 8,
+        buffers: 4,
+        buffer_bytes: 1000,
+        mode: None,
+    })
+}
+
+#[cfg(target_os = "linux")]
+contract!(deferred_contract, crate::io::tests::kernel::deferred_world());
+#[cfg(target_os = "linux")]
+contract!(cooperative_contract, crate::io::tests::kernel::cooperative_world());
+#[cfg(target_os = "linux")]
+contract!(tiny_contract, crate::io::tests::kernel::tiny_world());
+
 /// Instantiates what is below for one driver.
 macro_rules! kernel_claims {
     ($module:ident, $world:expr) => {
@@ -118,6 +160,7 @@ macro_rules! kernel_claims {
                 no_connection_is_taken_after_accepting_stopped,
                 a_simulated_connection_is_refused,
                 running_out_of_descriptors_suspends_accepting,
+                dropping_the_driver_closes_every_connection,
             );
         }
     };
@@ -131,6 +174,12 @@ macro_rules! kernel_claims {
 }
 
 kernel_claims!(mio_kernel, crate::io::tests::kernel::mio_world());
+#[cfg(target_os = "linux")]
+kernel_claims!(deferred_kernel, crate::io::tests::kernel::deferred_world());
+#[cfg(target_os = "linux")]
+kernel_claims!(cooperative_kernel, crate::io::tests::kernel::cooperative_world());
+#[cfg(target_os = "linux")]
+kernel_claims!(tiny_kernel, crate::io::tests::kernel::tiny_world());
 
 fn a_socket_pair_can_be_attached<D: Driver>(mut world: Kernel<D>) {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -347,6 +396,23 @@ fn a_simulated_connection_is_refused<D: Driver>(mut world: Kernel<D>) {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
+fn dropping_the_driver_closes_every_connection<D: Driver>(mut world: Kernel<D>) {
+    let mut links: Vec<_> = (0..12).map(|_| world.link()).collect();
+    for (at, (link, peer)) in links.iter_mut().enumerate() {
+        match at % 4 {
+            0 => world.driver().set_reading(*link, false),
+            1 => assert!(Peer::write(peer, b"unheard") > 0),
+            2 => world.driver().detach(*link),
+            _ => while world.send(*link, &[0; 1 << 20]).is_none() {},
+        }
+    }
+    let Kernel { driver, addr, .. } = world;
+    drop(driver);
+    assert_eq!(open_sockets(addr.port()), 0);
+    let left = TcpStream::connect(addr).expect_err("the listener is closed");
+    assert_eq!(left.kind(), ErrorKind::ConnectionRefused);
+}
+
 /// The limit belongs to the whole process, so a child process runs this test alone.
 fn running_out_of_descriptors_suspends_accepting<D: Driver>(mut world: Kernel<D>) {
     const CHILD: &str = "STENTOR_TEST_DESCRIPTORS";
@@ -362,14 +428,18 @@ fn running_out_of_descriptors_suspends_accepting<D: Driver>(mut world: Kernel<D>
         return;
     }
     let (link, mut peer) = world.link();
-    // Connections that wait in the backlog need no descriptor of the server's yet.
-    let waiting: Vec<_> = (0..3).map(|_| world.connect()).collect();
+    let tcp = socket2::Type::STREAM;
+    let waiting: Vec<_> =
+        (0..3).map(|_| socket2::Socket::new(socket2::Domain::IPV4, tcp, None).unwrap()).collect();
     let mut hoard = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
         hoard.push(file);
         if hoard.len() > 100_000 {
             return; // no limit to reach here
         }
+    }
+    for socket in &waiting {
+        socket.connect(&world.addr.into()).unwrap();
     }
     let seen = world.until(|seen| seen.iter().any(|s| matches!(s, Seen::AcceptFailed(_))));
     let failures = seen.iter().filter(|s| matches!(s, Seen::AcceptFailed(_))).count();

@@ -180,11 +180,11 @@ fn has_received(seen: &[Seen], link: LinkId, len: usize) -> bool {
 
 /// Bytes in which every displacement shows.
 fn pattern(len: usize, salt: u32) -> Vec<u8> {
-    let mut state = salt.wrapping_mul(2_654_435_761).wrapping_add(1);
-    let mut bytes = Vec::with_capacity(len);
-    for _ in 0..len {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        bytes.push((state >> 24) as u8);
+    let mut state = u64::from(salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = vec![0; len];
+    for chunk in bytes.chunks_mut(8) {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        chunk.copy_from_slice(&state.to_be_bytes()[..chunk.len()]);
     }
     bytes
 }

@@ -1,0 +1,130 @@
+//! What the contract suite cannot ask for: set-up, and rings too small for their work.
+
+use super::*;
+
+#[test]
+fn a_tiny_ring_survives_more_requests_than_it_holds() {
+    let config = Config {
+        submissions: 4,
+        completions: 8,
+        buffers: 2,
+        buffer_bytes: 64,
+        ..Config::default()
+    };
+    let Ok(mut driver) = Uring::new(None, &config) else { return };
+    let mut pairs: Vec<_> = (0..100)
+        .map(|_| {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            (driver.attach(Handoff::Fd(ours.into())).unwrap(), theirs)
+        })
+        .collect();
+    let batch: Vec<_> =
+        pairs.iter().map(|(link, _)| SendOp { link: *link, bytes: b"hello" }).collect();
+    let mut short = Vec::new();
+    driver.send(&batch, &mut short);
+    assert!(short.is_empty(), "{short:?}");
+    for (_, theirs) in &mut pairs {
+        let mut got = [0; 5];
+        io::Read::read_exact(theirs, &mut got).unwrap();
+        assert_eq!(&got, b"hello");
+    }
+}
+
+#[test]
+fn every_failed_send_is_reported_when_completions_overflow() {
+    let config = Config { submissions: 8, completions: 8, buffers: 2, ..Config::default() };
+    let Ok(mut driver) = Uring::new(None, &config) else { return };
+    let pairs: Vec<_> = (0..64)
+        .map(|_| {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            (driver.attach(Handoff::Fd(ours.into())).unwrap(), theirs)
+        })
+        .collect();
+    // The receives of all links complete while nobody collects, and fill the queue.
+    driver.prepare_wait().unwrap();
+    let links: Vec<LinkId> = pairs.iter().map(|(link, _)| *link).collect();
+    drop(pairs);
+    let batch: Vec<_> = links.iter().map(|link| SendOp { link: *link, bytes: b"x" }).collect();
+    for _ in 0..3 {
+        let mut short = Vec::new();
+        driver.send(&batch, &mut short);
+        short.sort_by_key(|one| one.op);
+        assert_eq!(short.iter().map(|one| one.op).collect::<Vec<_>>(), Vec::from_iter(0..64));
+        assert!(short.iter().all(|one| one.error.is_some()));
+        driver.poll().unwrap(); // the receives' turn to flood the queue, in part
+    }
+    let mut ended = 0;
+    for _ in 0..1000 {
+        driver.poll().unwrap();
+        while let Some(event) = driver.next() {
+            assert!(matches!(event, Event::Ended { .. }), "{event:?}");
+            ended += 1;
+        }
+    }
+    assert_eq!(ended, 64);
+}
+
+#[test]
+fn links_that_found_no_buffer_while_idle_are_armed_before_the_host_sleeps() {
+    let config = Config { submissions: 8, completions: 64, buffers: 2, ..Config::default() };
+    let Ok(mut driver) = Uring::new(None, &config) else { return };
+    let pair = || {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        (ours, theirs)
+    };
+    // Both buffers are taken, their bytes copied out but not looked at.
+    let mut senders = Vec::new();
+    for _ in 0..2 {
+        let (ours, mut theirs) = pair();
+        driver.attach(Handoff::Fd(ours.into())).unwrap();
+        driver.prepare_wait().unwrap();
+        io::Write::write_all(&mut theirs, b"!").unwrap();
+        senders.push(theirs);
+    }
+    driver.poll().unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..50 {
+        let (ours, theirs) = pair();
+        idle.push((driver.attach(Handoff::Fd(ours.into())).unwrap(), theirs));
+    }
+    driver.prepare_wait().unwrap();
+
+    let turn = |driver: &mut Uring| {
+        let mut heard = Vec::new();
+        loop {
+            driver.poll().unwrap();
+            while let Some(event) = driver.next() {
+                let Event::Received { link, .. } = event else { panic!("{event:?}") };
+                heard.push(link);
+            }
+            driver.prepare_wait().unwrap();
+            if !driver.has_more() {
+                return heard; // a host would sleep now
+            }
+        }
+    };
+    assert_eq!(turn(&mut driver).len(), 2);
+    assert!(driver.starved.is_empty());
+    for (link, theirs) in &mut idle {
+        io::Write::write_all(theirs, b"x").unwrap();
+        assert_eq!(turn(&mut driver), [*link]);
+    }
+}
+
+#[test]
+fn a_refused_configuration_is_an_error_that_tells() {
+    // More completions than submissions are required; the kernel says so.
+    let config = Config { submissions: 64, completions: 1, ..Config::default() };
+    match Uring::new(None, &config) {
+        Err(Unsupported::Setup(_) | Unsupported::Forbidden | Unsupported::Missing) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn set_up_finds_the_best_mode() {
+    match supported() {
+        Ok(mode) => assert!(matches!(mode, Mode::Deferred | Mode::Cooperative)),
+        Err(why) => assert!(!why.to_string().is_empty()),
+    }
+}
