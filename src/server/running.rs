@@ -169,7 +169,7 @@ impl Start {
         }
         match self.driver {
             #[cfg(target_os = "linux")]
-            DriverKind::Uring => self.host(move || crate::io::uring::Uring::new(Some(listener))),
+            DriverKind::Uring => self.host(move || uring(Some(listener))),
             _ => self.host(move || Mio::new(Some(listener))),
         }
     }
@@ -230,7 +230,13 @@ fn choose(wish: DriverKind) -> Result<DriverKind> {
 
 #[cfg(target_os = "linux")]
 fn probe_uring() -> std::io::Result<()> {
-    crate::io::uring::Uring::new(None).map(drop)
+    crate::io::uring::supported().map(drop).map_err(std::io::Error::other)
+}
+
+#[cfg(target_os = "linux")]
+fn uring(listener: Option<TcpListener>) -> std::io::Result<crate::io::uring::Uring> {
+    let config = crate::io::uring::Config::default();
+    crate::io::uring::Uring::new(listener, &config).map_err(std::io::Error::other)
 }
 
 #[cfg(not(target_os = "linux"))]
