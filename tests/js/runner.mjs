@@ -43,6 +43,10 @@ export class Suite {
         report();
       }
     };
+    process.on("uncaughtException", (error) => {
+      console.log(`Bail out! ${error.stack ?? error}`);
+      process.exit(1);
+    });
     console.log(`1..${this.#cases.length}`);
     await Promise.all(Array.from({ length: width }, worker));
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
