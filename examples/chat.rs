@@ -196,7 +196,7 @@ fn enter(
     State(chat): State<Chat>,
 ) -> stentor::Result<()> {
     let scene = arrive(&socket, &chat, entry.name.trim(), entry.room)?;
-    socket.emit("entered", &scene)
+    Ok(socket.emit("entered", &scene)?)
 }
 
 /// Answers with the new room's scene, or with an error the page shows.
@@ -225,7 +225,7 @@ fn switch(
 
 fn typing(socket: Socket, Data(on): Data<bool>, State(chat): State<Chat>) -> stentor::Result<()> {
     let Some(person) = chat.book().people.get(socket.id()).cloned() else { return Ok(()) };
-    socket.to(&person.room).emit("typing", &json!({ "person": person, "on": on }))
+    Ok(socket.to(&person.room).emit("typing", &json!({ "person": person, "on": on }))?)
 }
 
 fn leave(socket: Socket, State(chat): State<Chat>) -> stentor::Result<()> {

@@ -9,7 +9,8 @@ use crate::shard::port::NoAnswer;
 /// What [`Server`](crate::Server) functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a server could not be built or run.
+/// Why a server could not be built or run; and, for handlers that end with `?`, why something
+/// could not be sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -27,6 +28,12 @@ pub enum Error {
     /// A shard's thread panicked: a defect of this library. The other shards went on.
     #[error("shard {0} panicked")]
     ShardPanicked(usize),
+    /// An event could not be sent.
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+    /// An acknowledgement did not come.
+    #[error(transparent)]
+    Ack(#[from] AckError),
 }
 
 impl Error {

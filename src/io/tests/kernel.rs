@@ -189,7 +189,7 @@ fn a_socket_pair_can_be_attached<D: Driver>(mut world: Kernel<D>) {
     assert_eq!(received(&seen, link), b"hello");
 
     // A full pair behaves like a full connection.
-    let mut expected = Vec::new();
+    let mut expected: Vec<u8> = Vec::new();
     let chunk = pattern(50_000, 1);
     loop {
         let short = world.send(link, &chunk);
