@@ -36,7 +36,10 @@ impl Id {
         let mut raw = [0; ID_BYTES];
         let out = base64_simd::Out::from_slice(&mut raw);
         base64_simd::URL_SAFE_NO_PAD.decode(text.as_bytes(), out).ok()?;
-        Some((u16::from_be_bytes([raw[0], raw[1]]), u32::from_be_bytes([raw[2], raw[3], raw[4], raw[5]])))
+        Some((
+            u16::from_be_bytes([raw[0], raw[1]]),
+            u32::from_be_bytes([raw[2], raw[3], raw[4], raw[5]]),
+        ))
     }
 
     pub(crate) fn as_str(&self) -> &str {

@@ -166,7 +166,11 @@ pub struct BroadcastAckRequest<T> {
 }
 
 impl<T> BroadcastAckRequest<T> {
-    pub(crate) fn new(operator: BroadcastOperator, id: u64, frames: Result<Bytes, EmitError>) -> Self {
+    pub(crate) fn new(
+        operator: BroadcastOperator,
+        id: u64,
+        frames: Result<Bytes, EmitError>,
+    ) -> Self {
         Self { operator, id, frames, answer: PhantomData }
     }
 
@@ -190,8 +194,7 @@ impl<T: DeserializeOwned + Send + 'static> IntoFuture for BroadcastAckRequest<T>
     fn into_future(self) -> Self::IntoFuture {
         let shards = self.frames.and_then(|frames| self.operator.send_with_ack(self.id, frames));
         Box::pin(async move {
-            let mut total =
-                BroadcastAnswers { answers: Vec::new(), missing: 0, undecodable: 0 };
+            let mut total = BroadcastAnswers { answers: Vec::new(), missing: 0, undecodable: 0 };
             for shard in shards? {
                 let ShardAnswers { answers, missing } =
                     shard.await.map_err(|_| AckError::ServerGone)?;

@@ -133,7 +133,12 @@ impl App for Registered {
                     Some(Err(refusal)) => return Step::Ready(Err(refusal)),
                     None => {
                         let rest = middlewares[index + 1..].to_vec();
-                        return Step::Pending(admit_rest(future, rest, socket.clone(), states.clone()));
+                        return Step::Pending(admit_rest(
+                            future,
+                            rest,
+                            socket.clone(),
+                            states.clone(),
+                        ));
                     }
                 },
             }
@@ -205,9 +210,7 @@ impl App for Registered {
         let Some(engine) = self.engines.get(usize::from(endpoint)) else { return };
         let message = match message {
             EngineMessage::Text(text) => Message::Text(text.to_owned()),
-            EngineMessage::Binary(bytes) => {
-                Message::Binary(bytes::Bytes::copy_from_slice(bytes))
-            }
+            EngineMessage::Binary(bytes) => Message::Binary(bytes::Bytes::copy_from_slice(bytes)),
         };
         engine.on_message(EngineSocket::new(session.clone()), message);
     }

@@ -140,11 +140,8 @@ impl BroadcastOperator {
                 continue;
             }
             let (broadcast, frames) = shared.get_or_insert_with(|| {
-                let broadcast = Broadcast {
-                    target: self.target.clone(),
-                    volatile: self.volatile,
-                    ack: None,
-                };
+                let broadcast =
+                    Broadcast { target: self.target.clone(), volatile: self.volatile, ack: None };
                 (Arc::new(broadcast), Bytes::copy_from_slice(frames))
             });
             let (broadcast, frames) = (broadcast.clone(), frames.clone());
@@ -186,7 +183,8 @@ impl BroadcastOperator {
             let (sender, receiver) = oneshot::channel();
             receivers.push(receiver);
             let mut sender = Some(sender);
-            let here = with_current(port, |core| core.broadcast(&broadcast, &frames, sender.take()));
+            let here =
+                with_current(port, |core| core.broadcast(&broadcast, &frames, sender.take()));
             if here.is_none() {
                 let (broadcast, frames) = (broadcast.clone(), frames.clone());
                 let mail = Mail::Broadcast { broadcast, frames, answers: sender };

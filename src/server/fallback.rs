@@ -50,7 +50,12 @@ impl Fallback {
     }
 
     /// Serves one connection until it ends.
-    pub(crate) fn serve(&self, handoff: Handoff, bytes: Vec<u8>, peer: SocketAddr) -> LocalFuture<()> {
+    pub(crate) fn serve(
+        &self,
+        handoff: Handoff,
+        bytes: Vec<u8>,
+        peer: SocketAddr,
+    ) -> LocalFuture<()> {
         let fallback = self.clone();
         Box::pin(async move {
             if let Err(error) = fallback.run(handoff, bytes, peer).await {

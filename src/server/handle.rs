@@ -50,7 +50,9 @@ impl Handle {
         Self { namespace, ..self.clone() }
     }
 
-    fn operator(&self) -> BroadcastOperator {
+    /// Everybody of the namespace.
+    #[must_use]
+    pub fn everyone(&self) -> BroadcastOperator {
         let target = Target::all(self.namespace.clone());
         BroadcastOperator::new(self.ports.clone(), target, self.ack_timeout_ms)
     }
@@ -58,7 +60,7 @@ impl Handle {
     /// Everybody of the rooms.
     #[must_use]
     pub fn to(&self, rooms: impl Rooms) -> BroadcastOperator {
-        self.operator().to(rooms)
+        self.everyone().to(rooms)
     }
 
     /// The same as [`to`](Self::to) (the reference's `in`).
@@ -70,19 +72,19 @@ impl Handle {
     /// Everybody but the rooms.
     #[must_use]
     pub fn except(&self, rooms: impl Rooms) -> BroadcastOperator {
-        self.operator().except(rooms)
+        self.everyone().except(rooms)
     }
 
     /// Only this process's clients.
     #[must_use]
     pub fn local(&self) -> BroadcastOperator {
-        self.operator().local()
+        self.everyone().local()
     }
 
     /// Dropped for every client that does not take it at once.
     #[must_use]
     pub fn volatile(&self) -> BroadcastOperator {
-        self.operator().volatile()
+        self.everyone().volatile()
     }
 
     /// Sends an event to everybody of the namespace.
@@ -90,7 +92,7 @@ impl Handle {
     /// # Errors
     /// [`EmitError`].
     pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
-        self.operator().emit(event, args)
+        self.everyone().emit(event, args)
     }
 
     /// Sends an event to everybody of the namespace and collects their acknowledgements.
@@ -99,12 +101,12 @@ impl Handle {
         event: &str,
         args: impl Serialize,
     ) -> BroadcastAckRequest<T> {
-        self.operator().emit_with_ack(event, args)
+        self.everyone().emit_with_ack(event, args)
     }
 
     /// Every socket of the namespace.
     pub async fn fetch_sockets(&self) -> Vec<Socket> {
-        self.operator().fetch_sockets().await
+        self.everyone().fetch_sockets().await
     }
 
     /// Makes every socket of the namespace join rooms.
@@ -112,7 +114,7 @@ impl Handle {
     /// # Errors
     /// [`EmitError::MailboxFull`].
     pub fn sockets_join(&self, rooms: impl Rooms) -> Result<(), EmitError> {
-        self.operator().sockets_join(rooms)
+        self.everyone().sockets_join(rooms)
     }
 
     /// Makes every socket of the namespace leave rooms.
@@ -120,7 +122,7 @@ impl Handle {
     /// # Errors
     /// [`EmitError::MailboxFull`].
     pub fn sockets_leave(&self, rooms: impl Rooms) -> Result<(), EmitError> {
-        self.operator().sockets_leave(rooms)
+        self.everyone().sockets_leave(rooms)
     }
 
     /// Disconnects every socket of the namespace; with `close`, their whole connections.
@@ -128,7 +130,7 @@ impl Handle {
     /// # Errors
     /// [`EmitError::MailboxFull`].
     pub fn disconnect_sockets(&self, close: bool) -> Result<(), EmitError> {
-        self.operator().disconnect_sockets(close)
+        self.everyone().disconnect_sockets(close)
     }
 
     /// Open Engine.IO sessions (the reference's `engine.clientsCount`).

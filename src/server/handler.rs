@@ -171,7 +171,11 @@ impl ReplyTo {
 /// or async, of up to eight extractors; `M` is found by the compiler.
 pub trait Handler<K, M>: Send + Sync + 'static {
     #[doc(hidden)]
-    fn call(&self, context: &Context<'_>, to: &mut ReplyTo) -> Result<Option<LocalReply>, Rejection>;
+    fn call(
+        &self,
+        context: &Context<'_>,
+        to: &mut ReplyTo,
+    ) -> Result<Option<LocalReply>, Rejection>;
 }
 
 macro_rules! handler {
@@ -243,7 +247,9 @@ pub(crate) fn run(
         Ok(Err(Rejection::Invalid)) => Err(InvalidPayload),
         Ok(Err(Rejection::BadPayload(error))) => {
             hooks.bad_payload(context.socket, context.name, &error);
-            if wanted.is_some() && let Some(id) = context.ack.take() {
+            if wanted.is_some()
+                && let Some(id) = context.ack.take()
+            {
                 let text = format!("bad payload: {error}");
                 let _ = acknowledge(context.socket, id, &Failure { error: &text });
             }

@@ -27,4 +27,4 @@ pub use handle::{Handle, Shutdown};
 pub use handler::{Handler, IntoReply, reply};
 pub use namespace::{AuthPayload, Namespace};
 pub use running::{Bound, Running};
-pub use socket::Socket;
+pub use socket::{Socket, Volatile};

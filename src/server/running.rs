@@ -120,9 +120,9 @@ impl Bound {
         drop(started);
         let running = Running { threads, handle, addr: self.addr };
         for _ in 0..running.threads.len() {
-            let outcome = starts.recv().unwrap_or_else(|_| {
-                Err(std::io::Error::other("a shard ended before it began"))
-            });
+            let outcome = starts
+                .recv()
+                .unwrap_or_else(|_| Err(std::io::Error::other("a shard ended before it began")));
             if let Err(error) = outcome {
                 drop(running.handle.shutdown(std::time::Duration::ZERO));
                 return Err(Error::Io { what: "start a shard", source: error });
@@ -174,10 +174,7 @@ impl Start {
         }
     }
 
-    fn host<D: Driver>(
-        self,
-        driver: impl FnOnce() -> std::io::Result<D>,
-    ) -> std::io::Result<()> {
+    fn host<D: Driver>(self, driver: impl FnOnce() -> std::io::Result<D>) -> std::io::Result<()> {
         let Self { app, config, ports, index, started, running, .. } = self;
         let _running = running;
         let tell = started.clone();

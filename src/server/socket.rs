@@ -121,16 +121,19 @@ impl Socket {
         self.emit_with(event, args, false)
     }
 
-    /// Like [`emit`](Self::emit), but dropped if it cannot leave at once: the client does not
-    /// drain its connection, or polls and has no poll open.
-    ///
-    /// # Errors
-    /// [`EmitError`].
-    pub fn emit_volatile(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
-        self.emit_with(event, args, true)
+    /// This socket, for events that are dropped if they cannot leave at once: the client does
+    /// not drain its connection, or polls and has no poll open.
+    #[must_use]
+    pub fn volatile(&self) -> Volatile<'_> {
+        Volatile(self)
     }
 
-    fn emit_with(&self, event: &str, args: impl Serialize, volatile: bool) -> Result<(), EmitError> {
+    fn emit_with(
+        &self,
+        event: &str,
+        args: impl Serialize,
+        volatile: bool,
+    ) -> Result<(), EmitError> {
         wire::with_encoder(|encoder| {
             let frames = encoder.event(&self.key.namespace, None, event, &args)?;
             queue(&self.key, frames, volatile, Weight::Event)
@@ -198,24 +201,33 @@ impl Socket {
         self.change(Change::Leave(rooms.into_vec()));
     }
 
-    /// The rooms of the socket, its own id first, the others in no order.
-    ///
-    /// On the socket's own core the future is ready at once.
+    /// The rooms of the socket, its own id first, the others in no order; `None` when the caller
+    /// is not on the socket's own core, where plain handlers always are.
+    #[must_use]
+    pub fn try_rooms(&self) -> Option<Vec<String>> {
+        let joined = with_current(&self.key.port, |core| core.sockets.rooms_of(self.key.id))?;
+        Some(self.name_rooms(&joined))
+    }
+
+    fn name_rooms(&self, joined: &[Arc<str>]) -> Vec<String> {
+        let own = self.is_connected().then(|| self.id().to_owned());
+        own.into_iter().chain(joined.iter().map(|room| room.to_string())).collect()
+    }
+
+    /// [`try_rooms`](Self::try_rooms) from anywhere. On the socket's own core the future is ready
+    /// at once.
     pub async fn rooms(&self) -> Vec<String> {
-        let here = with_current(&self.key.port, |core| core.sockets.rooms_of(self.key.id));
-        let joined = match here {
-            Some(joined) => joined,
+        match self.try_rooms() {
+            Some(rooms) => rooms,
             None => {
                 let (reply, rooms) = oneshot::channel();
                 let asked = self.key.port.post(Mail::Rooms { socket: self.key.id, reply });
                 match asked {
-                    Ok(()) => rooms.await.unwrap_or_default(),
+                    Ok(()) => self.name_rooms(&rooms.await.unwrap_or_default()),
                     Err(_) => Vec::new(),
                 }
             }
-        };
-        let own = self.is_connected().then(|| self.id().to_owned());
-        own.into_iter().chain(joined.iter().map(|room| room.to_string())).collect()
+        }
     }
 
     /// Leaves the namespace: the client gets `io server disconnect` and does not reconnect by
@@ -235,6 +247,20 @@ impl Socket {
         {
             tracing::warn!(target: "stentor::socket", id = self.id(), "mailbox full: a change is lost");
         }
+    }
+}
+
+/// A socket whose events are dropped rather than queued; see [`Socket::volatile`].
+#[derive(Debug, Clone, Copy)]
+pub struct Volatile<'s>(&'s Socket);
+
+impl Volatile<'_> {
+    /// Sends an event if it can leave at once.
+    ///
+    /// # Errors
+    /// [`EmitError`]. An event that is dropped is no error.
+    pub fn emit(&self, event: &str, args: impl Serialize) -> Result<(), EmitError> {
+        self.0.emit_with(event, args, true)
     }
 }
 

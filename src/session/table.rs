@@ -66,7 +66,9 @@ impl Hot {
 pub(crate) enum Phase {
     Open,
     /// Over for its user; a polling client is told by its next GET.
-    Closing { until_ms: u64 },
+    Closing {
+        until_ms: u64,
+    },
 }
 
 /// The rest of a session.
@@ -111,7 +113,13 @@ pub(crate) struct Sessions<R> {
 
 impl<R> Sessions<R> {
     pub(crate) fn new() -> Self {
-        Self { hot: Vec::new(), cold: Vec::new(), generations: Vec::new(), free: Vec::new(), live: 0 }
+        Self {
+            hot: Vec::new(),
+            cold: Vec::new(),
+            generations: Vec::new(),
+            free: Vec::new(),
+            live: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

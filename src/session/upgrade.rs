@@ -14,8 +14,14 @@ use super::LinkKey;
 pub(crate) enum Upgrade {
     #[default]
     None,
-    Probing { link: LinkKey, until_ms: u64 },
-    Probed { link: LinkKey, until_ms: u64 },
+    Probing {
+        link: LinkKey,
+        until_ms: u64,
+    },
+    Probed {
+        link: LinkKey,
+        until_ms: u64,
+    },
 }
 
 /// What a packet of the candidate means.

@@ -165,5 +165,11 @@ pub(crate) trait App: Send + Sync + 'static {
     );
 
     /// Serves a connection whose request is not Socket.IO's, from the bytes already read.
-    fn fallback(&self, handoff: Handoff, bytes: Vec<u8>, peer: std::net::SocketAddr, tasks: &mut Tasks);
+    fn fallback(
+        &self,
+        handoff: Handoff,
+        bytes: Vec<u8>,
+        peer: std::net::SocketAddr,
+        tasks: &mut Tasks,
+    );
 }

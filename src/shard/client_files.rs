@@ -78,7 +78,8 @@ impl Shard {
     /// Answers a request for a file of the client. `false`: it is none.
     pub(super) fn serve_client_file(self: &Rc<Self>, link: LinkId, head: &Head<'_>) -> bool {
         let Some(files) = &self.config.serve_client else { return false };
-        let wanted = head.path.strip_prefix(&*self.config.path).map(|name| name.trim_start_matches('/'));
+        let wanted =
+            head.path.strip_prefix(&*self.config.path).map(|name| name.trim_start_matches('/'));
         let Some(name) = NAMES.into_iter().find(|name| Some(*name) == wanted) else { return false };
         if !matches!(head.method, Method::Get | Method::Head) {
             self.core.borrow_mut().reply_empty(link, 405);

@@ -16,7 +16,9 @@ use smallvec::SmallVec;
 
 use super::config::{Config, SlowConsumer};
 use super::link::{After, LinkKind, Links};
-use super::port::{AckWaiter, Answer, Broadcast, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell};
+use super::port::{
+    AckWaiter, Answer, Broadcast, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
+};
 use super::request::Request;
 use super::timers::{TimerKey, Timers, UNSCHEDULED};
 use crate::io::LinkId;
@@ -32,7 +34,10 @@ use crate::wire;
 pub(crate) enum Owner {
     SocketIo,
     /// A raw Engine.IO endpoint.
-    Engine { endpoint: u16, key: Arc<EngineCell> },
+    Engine {
+        endpoint: u16,
+        key: Arc<EngineCell>,
+    },
 }
 
 /// What a shard keeps per session beyond the Engine.IO machine.
@@ -421,7 +426,9 @@ impl Core {
         let Some(session) = self.sockets.session_of(socket) else { return };
         let Some(id) = self.sessions.id_at(session) else { return };
         let leaving: SmallVec<[SocketId; 1]> = match close {
-            true => self.sessions.get(id).map(|cold| cold.owner.sockets.clone()).unwrap_or_default(),
+            true => {
+                self.sessions.get(id).map(|cold| cold.owner.sockets.clone()).unwrap_or_default()
+            }
             false => SmallVec::from_elem(socket, 1),
         };
         for socket in leaving {

@@ -287,7 +287,11 @@ impl Shard {
             return Err(RequestError::UnknownSid);
         }
         if upgrade {
-            return if websocket { Ok(Wanted::Candidate(session)) } else { Err(RequestError::BadRequest) };
+            return if websocket {
+                Ok(Wanted::Candidate(session))
+            } else {
+                Err(RequestError::BadRequest)
+            };
         }
         let current = core.sessions.hot[session.slot as usize].transport;
         if websocket || current != Transport::Polling {
@@ -400,9 +404,8 @@ impl Shard {
         let id = core.sessions.reserve();
         let sid = if self.config.custom_ids {
             let custom = self.app.generate_id(&opening.request);
-            let claimed = |sid: &String| {
-                !sid.is_empty() && self.ports.claim_sid(sid, self.port.index(), id)
-            };
+            let claimed =
+                |sid: &String| !sid.is_empty() && self.ports.claim_sid(sid, self.port.index(), id);
             match custom.filter(claimed) {
                 Some(sid) => Sid::Custom(sid.into()),
                 None => {
@@ -516,9 +519,9 @@ impl Shard {
     ) -> Next {
         let mut core = self.core.borrow_mut();
         let Some(cold) = core.sessions.get_mut(session) else { return Next::Wait };
-        let octets = head.header("content-type").is_some_and(|kind| {
-            kind.to_ascii_lowercase().starts_with(b"application/octet-stream")
-        });
+        let octets = head
+            .header("content-type")
+            .is_some_and(|kind| kind.to_ascii_lowercase().starts_with(b"application/octet-stream"));
         if cold.post.is_some() || octets || cold.phase != Phase::Open {
             if let Some(http) = core.links.http(link) {
                 http.reply.connection = Connection::Close;
@@ -537,7 +540,8 @@ impl Shard {
         cold.post = Some(link.into());
         let until_ms = core.now_ms + self.config.timings.body_timeout;
         core.set_link_deadline(link, until_ms);
-        if head.expects_continue() && !reader.is_done()
+        if head.expects_continue()
+            && !reader.is_done()
             && let Some(entry) = core.links.get_mut(link)
         {
             write_continue(&mut entry.out);
@@ -649,9 +653,7 @@ fn websocket_accept(head: &Head<'_>) -> Result<[u8; 28], HandshakeError> {
 
 fn write_accept(out: &mut Vec<u8>, accept: &[u8; 28], headers: &[(String, String)]) {
     // Fields come from checked configuration; one that is not a legal field is left out.
-    let legal = headers.iter().filter(|(name, value)| {
-        http::check_header(name, value).is_ok()
-    });
+    let legal = headers.iter().filter(|(name, value)| http::check_header(name, value).is_ok());
     websocket::write_response(out, accept, legal.map(|(name, value)| (name, value)));
 }
 
@@ -684,9 +686,10 @@ impl Core {
     }
 
     fn start_polling(&mut self, link: LinkId, session: SessionId) -> Next {
-        let cookie = self.config.cookie.as_ref().and_then(|cookie| {
-            Some(cookie.set_cookie(self.sessions.get(session)?.sid.as_str()))
-        });
+        let cookie =
+            self.config.cookie.as_ref().and_then(|cookie| {
+                Some(cookie.set_cookie(self.sessions.get(session)?.sid.as_str()))
+            });
         let upgrades = self.config.allow_upgrades && self.config.websocket;
         if let Some(http) = self.links.http(link) {
             http.phase = HttpPhase::Polling(session);

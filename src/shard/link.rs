@@ -111,7 +111,11 @@ pub(crate) enum LinkKind {
     /// Has said its last; what still comes is thrown away.
     Draining,
     /// On its way elsewhere; keeps what comes until it is gone.
-    Leaving { destination: Destination, bytes: Vec<u8>, peer: SocketAddr },
+    Leaving {
+        destination: Destination,
+        bytes: Vec<u8>,
+        peer: SocketAddr,
+    },
 }
 
 /// One connection.

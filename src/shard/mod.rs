@@ -124,7 +124,11 @@ impl Shard {
     }
 
     /// Runs a step to its end: now if it can, else as a task. `then` gets its outcome.
-    fn finish<T: 'static>(self: &Rc<Self>, step: Step<T>, then: impl FnOnce(&Rc<Self>, T) + 'static) {
+    fn finish<T: 'static>(
+        self: &Rc<Self>,
+        step: Step<T>,
+        then: impl FnOnce(&Rc<Self>, T) + 'static,
+    ) {
         match step {
             Step::Ready(value) => then(self, value),
             Step::Pending(mut future) => match (&mut future).now_or_never() {
@@ -187,7 +191,11 @@ impl Shard {
         freed.iter().for_each(|sid| self.ports.release_sid(sid));
     }
 
-    fn socket_gone(self: &Rc<Self>, socket: crate::socket::SocketId, reason: crate::DisconnectReason) {
+    fn socket_gone(
+        self: &Rc<Self>,
+        socket: crate::socket::SocketId,
+        reason: crate::DisconnectReason,
+    ) {
         let (key, was_connected) = {
             let core = self.core.borrow();
             let Some(key) = core.sockets.key(socket) else { return };

@@ -200,7 +200,9 @@ impl Shard {
             self.refuse(session, namespace, &refusal);
             return Ok(());
         };
-        let Some(key) = self.new_socket(session, namespace, definition, auth) else { return Ok(()) };
+        let Some(key) = self.new_socket(session, namespace, definition, auth) else {
+            return Ok(());
+        };
         let step = self.app.admit(&key);
         self.finish(step, move |shard, admitted| match admitted {
             Ok(()) => shard.admit(&key),
@@ -289,8 +291,7 @@ impl Shard {
         }
         let mut encoder = Encoder::default();
         let (message, data) = (refusal.message(), refusal.data.as_ref());
-        let reply =
-            encoder.packet(|out| socket_io::connect_error(out, namespace, message, data));
+        let reply = encoder.packet(|out| socket_io::connect_error(out, namespace, message, data));
         core.send_frames(session.slot, reply, Weight::Control);
     }
 }

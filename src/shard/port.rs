@@ -77,7 +77,12 @@ pub(crate) enum Mail {
         frames: Bytes,
         answers: Option<oneshot::Sender<ShardAnswers>>,
     },
-    Emit { socket: SocketId, frames: Bytes, volatile: bool, is_event: bool },
+    Emit {
+        socket: SocketId,
+        frames: Bytes,
+        volatile: bool,
+        is_event: bool,
+    },
     EmitWithAck {
         socket: SocketId,
         frames: Bytes,
@@ -85,15 +90,38 @@ pub(crate) enum Mail {
         timeout_ms: u64,
         waiter: oneshot::Sender<Result<Answer, NoAnswer>>,
     },
-    Change { target: Target, change: Change },
-    ChangeSocket { socket: SocketId, change: Change },
-    Rooms { socket: SocketId, reply: oneshot::Sender<Vec<Arc<str>>> },
-    Fetch { target: Target, reply: oneshot::Sender<Vec<Arc<SocketCell>>> },
-    EngineSend { session: SessionId, frames: Bytes },
-    EngineClose { session: SessionId },
+    Change {
+        target: Target,
+        change: Change,
+    },
+    ChangeSocket {
+        socket: SocketId,
+        change: Change,
+    },
+    Rooms {
+        socket: SocketId,
+        reply: oneshot::Sender<Vec<Arc<str>>>,
+    },
+    Fetch {
+        target: Target,
+        reply: oneshot::Sender<Vec<Arc<SocketCell>>>,
+    },
+    EngineSend {
+        session: SessionId,
+        frames: Bytes,
+    },
+    EngineClose {
+        session: SessionId,
+    },
     /// A connection that asks for a session of this shard, with the bytes already read.
-    Connection { handoff: Handoff, bytes: Vec<u8>, peer: SocketAddr },
-    Shutdown { within_ms: u64 },
+    Connection {
+        handoff: Handoff,
+        bytes: Vec<u8>,
+        peer: SocketAddr,
+    },
+    Shutdown {
+        within_ms: u64,
+    },
 }
 
 /// The mailbox of a full shard took nothing.

@@ -15,8 +15,14 @@ pub(crate) const UNSCHEDULED: u64 = u64::MAX;
 /// Whose deadline it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TimerKey {
-    Session { slot: u32, generation: u32 },
-    Link { index: u32, generation: u32 },
+    Session {
+        slot: u32,
+        generation: u32,
+    },
+    Link {
+        index: u32,
+        generation: u32,
+    },
     /// Accepting is tried again.
     Accept,
 }

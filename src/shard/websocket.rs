@@ -7,9 +7,7 @@ use super::core::Weight;
 use super::link::{LinkKind, Reader};
 use crate::io::LinkId;
 use crate::protocol::engine_io::{PacketType, decode_mut};
-use crate::protocol::websocket::{
-    CloseCode, Event, Opcode, ProtocolError, push_head, wanted,
-};
+use crate::protocol::websocket::{CloseCode, Event, Opcode, ProtocolError, push_head, wanted};
 use crate::session::{DisconnectReason, Probe, SessionId, Transport};
 use crate::wire;
 

@@ -74,13 +74,7 @@ impl<W, A> Acks<W, A> {
     }
 
     /// A wait for all of `awaited`, which must not be empty.
-    pub(crate) fn wait_all(
-        &mut self,
-        awaited: HashSet<u32>,
-        id: u64,
-        deadline_ms: u64,
-        waiter: W,
-    ) {
+    pub(crate) fn wait_all(&mut self, awaited: HashSet<u32>, id: u64, deadline_ms: u64, waiter: W) {
         debug_assert!(!awaited.is_empty(), "a wait for nobody is answered by its owner");
         self.deadlines.insert((deadline_ms, BROADCAST, id));
         let asked = awaited.len();
@@ -106,11 +100,8 @@ impl<W, A> Acks<W, A> {
 
     /// The socket is gone: its own waits end, and no broadcast waits for it any more.
     pub(crate) fn forget(&mut self, socket: u32) -> (Vec<W>, Vec<Finished<W, A>>) {
-        let ids: Vec<u64> = self
-            .singles
-            .range((socket, 0)..=(socket, u64::MAX))
-            .map(|(&(_, id), _)| id)
-            .collect();
+        let ids: Vec<u64> =
+            self.singles.range((socket, 0)..=(socket, u64::MAX)).map(|(&(_, id), _)| id).collect();
         let mut alone = Vec::with_capacity(ids.len());
         for id in ids {
             if let Some(single) = self.singles.remove(&(socket, id)) {

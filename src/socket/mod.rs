@@ -6,8 +6,8 @@
 //! Tests: `socket/tests.rs`.
 
 pub(crate) mod acks;
-pub(crate) mod target;
 pub(crate) mod table;
+pub(crate) mod target;
 
 #[cfg(test)]
 mod tests;

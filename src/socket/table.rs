@@ -452,9 +452,7 @@ impl<K> Sockets<K> {
     }
 
     fn is_member(&self, slot: u32, namespace: u32) -> bool {
-        self.records[slot as usize]
-            .as_ref()
-            .is_some_and(|record| record.namespace == namespace)
+        self.records[slot as usize].as_ref().is_some_and(|record| record.namespace == namespace)
     }
 
     fn visit(&self, audience: Audience, mut reach: impl FnMut(u32, Hot)) {
@@ -467,7 +465,10 @@ impl<K> Sockets<K> {
         match audience {
             Audience::Socket(slot) => connected(slot),
             Audience::Room(room) => {
-                self.rooms[room as usize].members.iter().for_each(|member| connected(member.socket));
+                self.rooms[room as usize]
+                    .members
+                    .iter()
+                    .for_each(|member| connected(member.socket));
             }
         }
     }

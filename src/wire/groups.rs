@@ -17,7 +17,10 @@ pub(crate) fn pinned_after(bytes: &[u8], pinned: usize, sent: usize) -> usize {
     }
     // A cut event drags its attachments with it: they would have no meaning alone.
     let rest = bytes.get(at..).unwrap_or_default();
-    at += frames(rest).take_while(|frame| frame.opcode == Opcode::Binary).map(|f| f.len).sum::<usize>();
+    at += frames(rest)
+        .take_while(|frame| frame.opcode == Opcode::Binary)
+        .map(|f| f.len)
+        .sum::<usize>();
     at.saturating_sub(sent)
 }
 

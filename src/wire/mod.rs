@@ -5,8 +5,8 @@
 //!
 //! Tests: `wire/tests.rs`.
 
-pub(crate) mod fixed;
 mod encoder;
+pub(crate) mod fixed;
 mod groups;
 mod polling;
 

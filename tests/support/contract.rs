@@ -8,7 +8,7 @@ use std::time::Duration;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use stentor::{
-    Ack, Args, Broadcast, ConnectError, Cookie, Cors, Data, DisconnectReason, DriverKind,
+    Ack, Args, BroadcastOperator, ConnectError, Cookie, Cors, Data, DisconnectReason, DriverKind,
     EventName, Handle, Namespace, Request, Running, Server, Socket, State, Transport, Value,
 };
 
@@ -58,8 +58,8 @@ impl World {
         look(all.entry(name.to_owned()).or_default())
     }
 
-    fn everyone(&self, socket: &Socket) -> Broadcast {
-        self.handle.get().expect("set before the first socket").of(socket.namespace())
+    fn everyone(&self, socket: &Socket) -> BroadcastOperator {
+        self.handle.get().expect("set before the first socket").of(socket.namespace()).everyone()
     }
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn start(driver: DriverKind, shards: usize) -> Fixture {
             common(ns);
         })
         .namespace("/guarded-async", move |ns| {
-            ns.middleware(async move |socket: Socket| {
+            ns.middleware(move |socket: Socket| async move {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 guard(&socket)
             });
@@ -141,7 +141,7 @@ struct How {
 }
 
 impl How {
-    fn aim(&self, mut target: Broadcast) -> Broadcast {
+    fn aim(&self, mut target: BroadcastOperator) -> BroadcastOperator {
         for room in &self.to {
             target = target.to(room);
         }
@@ -170,13 +170,13 @@ struct Fetched {
 }
 
 fn auth_text(socket: &Socket, key: &str) -> Option<String> {
-    let auth: Value = socket.handshake().auth.to().ok()?;
+    let auth: Value = socket.auth().ok()?;
     auth.get(key)?.as_str().map(str::to_owned)
 }
 
 /// The socket's rooms without its own.
 fn rooms(socket: &Socket) -> Vec<String> {
-    let mut rooms: Vec<String> = socket.rooms().iter().map(ToString::to_string).collect();
+    let mut rooms: Vec<String> = socket.try_rooms().unwrap_or_default();
     rooms.retain(|room| room != socket.id());
     rooms.sort();
     rooms
@@ -187,7 +187,7 @@ fn common(ns: &mut Namespace) {
     ns.on_connect(|socket: Socket| socket.emit("welcome", socket.id()));
     ns.on("echo", |socket: Socket, Data(args): Data<Args>| socket.emit("echo", &args));
     ns.on("whoami", |socket: Socket| {
-        let auth: Option<Value> = socket.handshake().auth.to().ok();
+        let auth: Option<Value> = socket.auth().ok();
         serde_json::json!({ "id": socket.id(), "nsp": socket.namespace(), "auth": auth })
     });
     acknowledgements(ns);
@@ -253,8 +253,9 @@ fn broadcasts(ns: &mut Namespace) {
                 .aim(world.everyone(&socket))
                 .emit_with_ack::<Value>(&how.event, &x)
                 .timeout(Duration::from_millis(how.ms))
-                .await;
-            serde_json::json!({ "answers": answers.received, "complete": answers.missing == 0 })
+                .await
+                .expect("shards that live");
+            serde_json::json!({ "answers": answers.answers, "complete": answers.missing == 0 })
         },
     );
     ns.on(
@@ -266,16 +267,12 @@ fn broadcasts(ns: &mut Namespace) {
                 "leave" => there.sockets_leave(&what.room).expect("shards that live"),
                 "disconnect" => there.disconnect_sockets(what.close).expect("shards that live"),
                 _ => {
-                    let found = there.fetch_sockets().await.expect("shards that live");
-                    let mut all: Vec<Fetched> = found
-                        .into_iter()
-                        .map(|remote| {
-                            let mut rooms: Vec<String> =
-                                remote.rooms.iter().map(ToString::to_string).collect();
-                            rooms.sort();
-                            Fetched { id: remote.id.to_string(), rooms }
-                        })
-                        .collect();
+                    let mut all: Vec<Fetched> = Vec::new();
+                    for found in there.fetch_sockets().await {
+                        let mut rooms = found.rooms().await;
+                        rooms.sort();
+                        all.push(Fetched { id: found.id().to_owned(), rooms });
+                    }
                     all.sort_by(|a, b| a.id.cmp(&b.id));
                     return serde_json::json!(all);
                 }

@@ -26,7 +26,7 @@ pub(crate) use encoding::{Encoding, compress, negotiate};
 pub(crate) use query::Query;
 pub(crate) use request::{BodyKind, HEADERS_MAX, Head, HeadError, HeadLimits, Method, parse_head};
 pub(crate) use response::{
-    Connection, HeaderPair, check_header, InvalidHeader, ResponseHead, write_continue, write_empty,
+    Connection, HeaderPair, InvalidHeader, ResponseHead, check_header, write_continue, write_empty,
     write_error_json, write_head, write_header, write_poll_head, write_post_ok, write_response,
     write_upgrade_error,
 };
