@@ -552,18 +552,17 @@ impl Core {
                 }
                 self.free_session(id);
             }
-            // The waiting poll takes what is queued and the close; else the next poll does.
-            _ if waits => {
-                let mut body = Vec::new();
-                self.take_payload(id.slot, &mut body);
-                if !body.is_empty() {
-                    body.push(0x1e);
-                }
-                body.extend_from_slice(wire::fixed::body::CLOSE);
-                if let Some(link) = self.sessions.hot[id.slot as usize].link.take() {
-                    self.answer_poll(link.into(), &body);
+            _ if waits && hot.outbox.is_empty() => {
+                if let Some(link) = hot.link.take() {
+                    self.answer_poll(link.into(), wire::fixed::body::CLOSE);
                 }
                 self.free_session(id);
+            }
+            // What is queued goes with one poll, the close with the next: clients handle packets a
+            // tick later than the close that comes with them.
+            _ if waits => {
+                self.mark_dirty(id.slot);
+                self.schedule_session(id);
             }
             _ => self.schedule_session(id),
         }

@@ -283,7 +283,9 @@ impl Shard {
             Owner::SocketIo => None,
             Owner::Engine { endpoint, .. } => Some(*endpoint),
         };
-        if served_by != endpoint {
+        // A session that is over only has its last poll to answer.
+        let over = cold.phase != Phase::Open && (upgrade || head.method != Method::Get);
+        if served_by != endpoint || over {
             return Err(RequestError::UnknownSid);
         }
         if upgrade {
@@ -522,7 +524,7 @@ impl Shard {
         let octets = head
             .header("content-type")
             .is_some_and(|kind| kind.to_ascii_lowercase().starts_with(b"application/octet-stream"));
-        if cold.post.is_some() || octets || cold.phase != Phase::Open {
+        if cold.post.is_some() || octets {
             if let Some(http) = core.links.http(link) {
                 http.reply.connection = Connection::Close;
             }
@@ -719,14 +721,8 @@ impl Core {
     fn poll(&mut self, link: LinkId, session: SessionId) {
         let Some(cold) = self.sessions.get(session) else { return };
         let (phase, probed) = (cold.phase, cold.upgrade.is_probed());
-        if phase != Phase::Open {
-            let mut body = Vec::new();
-            self.take_payload(session.slot, &mut body);
-            match body.is_empty() {
-                true => body.extend_from_slice(fixed::body::NOOP_CLOSE),
-                false => body.extend_from_slice(b"\x1e1"),
-            }
-            self.answer_poll(link, &body);
+        if phase != Phase::Open && self.sessions.hot[session.slot as usize].outbox.is_empty() {
+            self.answer_poll(link, fixed::body::NOOP_CLOSE);
             self.free_session(session);
             return;
         }

@@ -120,9 +120,9 @@ impl Shard {
             PacketType::Disconnect => {
                 check_payload(head.kind, payload).map_err(reason_of)?;
                 let mut core = self.core.borrow_mut();
-                if let Some(socket) = core.socket_in(session, head.namespace) {
-                    core.end_socket(socket, DisconnectReason::ClientNamespaceDisconnect);
-                }
+                let socket = core.socket_in(session, head.namespace);
+                let socket = socket.ok_or(Ended::ForcedServerClose)?;
+                core.end_socket(socket, DisconnectReason::ClientNamespaceDisconnect);
                 Ok(())
             }
             PacketType::ConnectError => Err(DisconnectReason::ForcedServerClose),
