@@ -545,12 +545,24 @@ impl Core {
                 }
                 self.free_session(id);
             }
-            _ if reason.is_abrupt() => {
+            // A client that is gone, or that cannot keep one poll apart from another.
+            DisconnectReason::TransportError | DisconnectReason::PingTimeout => {
                 hot.outbox.clear(&mut self.log);
                 if let Some(link) = hot.link.take() {
                     self.answer_poll(link.into(), wire::fixed::body::CLOSE);
                 }
                 self.free_session(id);
+            }
+            // What it was to hear is void, but it is told by this poll or by its next.
+            _ if reason.is_abrupt() => {
+                hot.outbox.clear(&mut self.log);
+                match hot.link.take() {
+                    Some(link) => {
+                        self.answer_poll(link.into(), wire::fixed::body::CLOSE);
+                        self.free_session(id);
+                    }
+                    None => self.schedule_session(id),
+                }
             }
             _ if waits && hot.outbox.is_empty() => {
                 if let Some(link) = hot.link.take() {
