@@ -27,6 +27,7 @@ macro_rules! contract {
                 closing_a_leaving_link_yields_no_detached,
                 shutting_down_delivers_what_was_sent_first,
                 a_writable_wait_dies_with_its_link,
+                room_that_shows_while_a_link_leaves_is_not_reported,
                 resuming_while_accepting_changes_nothing,
                 links_come_and_go_by_the_hundred,
             );
@@ -435,6 +436,25 @@ pub(super) fn a_writable_wait_dies_with_its_link<W: World>(mut world: W) {
         assert_eq!(end, Found::End);
         assert_silent(&mut world, link);
     }
+}
+
+pub(super) fn room_that_shows_while_a_link_leaves_is_not_reported<W: World>(mut world: W) {
+    let (link, mut peer) = world.link();
+    let expected = fill(&mut world, link);
+    world.driver().prepare_wait().unwrap();
+    let begun = Instant::now();
+    let mut got = Vec::new();
+    while got.len() < expected.len() {
+        assert!(begun.elapsed() < PATIENCE);
+        match peer.read() {
+            Found::Bytes(more) => got.extend(more),
+            _ => world.wait(Duration::from_millis(1)),
+        }
+    }
+    world.driver().poll().unwrap(); // knows of the room now
+    world.driver().detach(link);
+    let seen = world.until(|seen| !seen.is_empty());
+    assert!(matches!(seen.as_slice(), [Seen::Detached(of, _)] if *of == link), "{seen:?}");
 }
 
 pub(super) fn resuming_while_accepting_changes_nothing<W: World>(mut world: W) {
