@@ -53,10 +53,12 @@ pub(crate) struct Tail {
     at: u32,
     /// End of the reserved region; `at` when nothing is reserved.
     limit: u32,
+    /// Size of the last region.
+    region: u32,
 }
 
 impl Tail {
-    pub(crate) const NONE: Self = Self { chunk: 0, life: u64::MAX, at: 0, limit: 0 };
+    pub(crate) const NONE: Self = Self { chunk: 0, life: u64::MAX, at: 0, limit: 0, region: 0 };
 }
 
 /// A region reserved for one audience: this many times the frame that tore, then doubling.
@@ -135,14 +137,15 @@ impl Log {
                 return range;
             }
             // Torn: from here on the audience has a region, twice the last one.
-            let last = (tail.limit - tail.at) as usize;
-            let region = (bytes.len() * REGION_FRAMES).max(last * 2).min(REGION_BYTES_MAX);
+            let twice = tail.region as usize * 2;
+            let region = (bytes.len() * REGION_FRAMES).max(twice).min(REGION_BYTES_MAX);
             let region = region.max(bytes.len());
             if chunk.bytes.len() + region <= CHUNK_BYTES {
                 let start = chunk.bytes.len();
                 chunk.bytes.resize(start + region, 0);
                 tail.at = start as u32;
                 tail.limit = (start + region) as u32;
+                tail.region = region as u32;
                 if let Some(range) = Self::append_at(chunk, current, tail, bytes) {
                     return range;
                 }
@@ -150,7 +153,8 @@ impl Log {
         }
         let range = self.append(bytes);
         let life = self.chunks[range.chunk as usize].life;
-        *tail = Tail { chunk: range.chunk, life, at: range.end, limit: range.end };
+        let (at, limit) = (range.end, range.end);
+        *tail = Tail { chunk: range.chunk, life, at, limit, region: 0 };
         range
     }
 
