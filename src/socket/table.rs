@@ -397,8 +397,13 @@ impl<K> Sockets<K> {
         mut reach: impl FnMut(u32, u32),
     ) {
         if except.is_empty() && rooms.is_empty() {
-            let members = &self.namespace(namespace).members;
-            members.iter().for_each(|&slot| reach(slot, self.hot[slot as usize].session));
+            for &slot in &self.namespace(namespace).members {
+                // A member that was silenced leaves only once its user has heard of it.
+                let session = self.hot[slot as usize].session;
+                if session != UNREACHABLE {
+                    reach(slot, session);
+                }
+            }
             return;
         }
         let wanted = self.audiences(namespace, rooms, &resolve);
@@ -492,5 +497,38 @@ impl<K> Sockets<K> {
             self.stamp = 1;
         }
         self.stamp
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SocketId, Sockets};
+
+    fn reached(sockets: &mut Sockets<()>, rooms: &[Box<str>], except: &[Box<str>]) -> Vec<u32> {
+        let mut sessions = Vec::new();
+        sockets.for_each(0, rooms, except, |_, _| None, |_, session| sessions.push(session));
+        sessions
+    }
+
+    #[test]
+    fn a_silenced_member_is_reached_by_no_kind_of_broadcast() {
+        let mut sockets = Sockets::new();
+        let namespace = sockets.namespace_or_new("/", 0, true);
+        let ids: Vec<SocketId> = (40..42)
+            .map(|session| {
+                let id = sockets.reserve();
+                sockets.insert(id, session, namespace, ());
+                sockets.connect(id);
+                sockets.join(id, "lobby");
+                id
+            })
+            .collect();
+        sockets.silence(ids[0]);
+        let (lobby, nobody) = (["lobby".into()], ["nobody".into()]);
+        for (rooms, except) in
+            [(&[][..], &[][..]), (&lobby, &[]), (&[], &nobody), (&lobby, &nobody)]
+        {
+            assert_eq!(reached(&mut sockets, rooms, except), [41], "{rooms:?} but {except:?}");
+        }
     }
 }
