@@ -127,7 +127,7 @@ pub trait IntoReply<M>: 'static {
 
 /// An async handler at work.
 #[doc(hidden)]
-pub type LocalReply = LocalFuture<()>;
+pub(crate) type LocalReply = LocalFuture<()>;
 
 impl<T: Serialize + 'static> IntoReply<reply::Plain> for T {
     fn outcome(self, to: ReplyTo<'_>) {
@@ -170,15 +170,16 @@ where
 impl ReplyTo<'_> {
     fn value<T: Serialize>(&self, value: &T) {
         let Some(id) = self.ack else { return };
-        if let Err(error) = acknowledge(&self.socket, id, value) {
-            tracing::debug!(target: "stentor::handler", event = self.event, %error, "no acknowledgement");
+        if let Err(error) = acknowledge(self.socket, id, value) {
+            let event = self.event;
+            tracing::debug!(target: "stentor::handler", event, %error, "no acknowledgement");
         }
     }
 
     fn failed(&self, error: &HandlerError) {
-        self.hooks.error(&self.socket, &self.event, error);
+        self.hooks.error(self.socket, self.event, error);
         if let Some(id) = self.ack {
-            let _ = acknowledge(&self.socket, id, &Failure { error: FAILED });
+            let _ = acknowledge(self.socket, id, &Failure { error: FAILED });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the WebSocket codec: the examples of RFC 6455, a table per rule.
 
 use super::client::{upgrade_request, write_masked};
+use super::frame::{FrameHead, head_len, parse_head};
 use super::*;
 
 mod properties;

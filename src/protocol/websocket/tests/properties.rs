@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::super::client::write_masked;
-use super::super::frame::head_len;
+use super::super::frame::{head_len, unmask};
 use super::super::*;
 use super::{KEY, MAX, Said, read, read_whole};
 
