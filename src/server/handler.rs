@@ -106,7 +106,8 @@ pub mod reply {
 
 /// Something a handler may return: a value that serialises (it acknowledges; a tuple becomes
 /// several arguments, `()` none), a `Result` (its error goes to the client when it serialises, to
-/// `on_error` when it is a standard error), or a future of these.
+/// `on_error` when it is a standard error; one that is both is ambiguous, so map it to one), or a
+/// future of these.
 ///
 /// `M` is found by the compiler.
 pub trait IntoReply<M>: 'static {
