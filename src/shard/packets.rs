@@ -261,7 +261,8 @@ impl Shard {
             session
         };
         key.connected.store(true, Ordering::Release);
-        tracing::debug!(target: "stentor::socket", id = key.name.as_str(), namespace = &*key.namespace, "connected");
+        let (id, namespace) = (key.name.as_str(), &*key.namespace);
+        tracing::debug!(target: "stentor::socket", id, namespace, "connected");
         let mut tasks = Tasks::new();
         self.app.connected(key, &mut tasks);
         self.adopt(Some(session), tasks);
