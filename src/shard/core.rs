@@ -178,6 +178,7 @@ impl Core {
 
     /// Queues whole frames for one session.
     pub(crate) fn send_frames(&mut self, session: u32, frames: &[u8], weight: Weight) {
+        debug_assert!(self.sessions.at(session).is_some(), "bytes for nobody");
         let range = self.log.append(frames);
         let hot = &mut self.sessions.hot[session as usize];
         if Self::fits(&self.config, hot.outbox.len(), range.len(), weight) {
@@ -432,6 +433,10 @@ impl Core {
             false => SmallVec::from_elem(socket, 1),
         };
         for socket in leaving {
+            // A DISCONNECT that found no room ended the session with all its sockets.
+            if self.sockets.session_of(socket) != Some(session) {
+                continue;
+            }
             let Some(namespace) = self.sockets.namespace_of(socket) else { continue };
             let name = self.sockets.namespace(namespace).name.clone();
             let frames = wire::disconnect(&name);

@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+#[cfg(test)]
+mod invariants;
+
 /// Names a socket of one shard; the generation makes a stale name miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SocketId {
@@ -71,7 +74,7 @@ struct Record<K> {
     key: K,
 }
 
-/// In [`Hot::session`]: no broadcast reaches this socket (not connected yet, or no more).
+/// In place of a session: no broadcast reaches this socket (not connected yet, or no more).
 const UNREACHABLE: u32 = u32::MAX;
 
 /// The part of a socket that a broadcast touches.
@@ -241,9 +244,10 @@ impl<K> Sockets<K> {
         self.record(id).map(|record| record.namespace)
     }
 
-    /// The session (its slot) the socket belongs to.
+    /// The session (its slot) the socket belongs to; none once it was silenced.
     pub(crate) fn session_of(&self, id: SocketId) -> Option<u32> {
-        self.record(id).map(|record| record.session)
+        let session = self.record(id)?.session;
+        (session != UNREACHABLE).then_some(session)
     }
 
     /// Number of rooms the socket joined (its own id not counted).
@@ -332,9 +336,11 @@ impl<K> Sockets<K> {
         self.free_rooms.push(room);
     }
 
-    /// No broadcast reaches the socket from now on; its rooms stay until [`Sockets::remove`].
+    /// Parts the socket from its session, whose slot may be another's soon: nothing reaches it
+    /// from now on. Its rooms stay until [`Sockets::detach`].
     pub(crate) fn silence(&mut self, id: SocketId) {
-        if self.record(id).is_some() {
+        if let Some(record) = self.record_mut(id) {
+            record.session = UNREACHABLE;
             self.hot[id.slot as usize].session = UNREACHABLE;
         }
     }
@@ -397,8 +403,13 @@ impl<K> Sockets<K> {
         mut reach: impl FnMut(u32, u32),
     ) {
         if except.is_empty() && rooms.is_empty() {
-            let members = &self.namespace(namespace).members;
-            members.iter().for_each(|&slot| reach(slot, self.hot[slot as usize].session));
+            for &slot in &self.namespace(namespace).members {
+                let session = self.hot[slot as usize].session;
+                // Whoever was silenced is a member until it is detached.
+                if session != UNREACHABLE {
+                    reach(slot, session);
+                }
+            }
             return;
         }
         let wanted = self.audiences(namespace, rooms, &resolve);
