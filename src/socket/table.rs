@@ -96,6 +96,7 @@ pub(crate) struct Sockets<K> {
     rooms: Vec<Room>,
     free_rooms: Vec<u32>,
     namespaces: Vec<Option<Namespace>>,
+    free_namespaces: Vec<u32>,
     by_name: HashMap<Arc<str>, u32>,
     stamp: u32,
 }
@@ -117,6 +118,7 @@ impl<K> Sockets<K> {
             rooms: Vec::new(),
             free_rooms: Vec::new(),
             namespaces: Vec::new(),
+            free_namespaces: Vec::new(),
             by_name: HashMap::new(),
             stamp: 0,
         }
@@ -136,10 +138,10 @@ impl<K> Sockets<K> {
             sockets: 0,
             permanent,
         };
-        let index = match self.namespaces.iter().position(Option::is_none) {
+        let index = match self.free_namespaces.pop() {
             Some(index) => {
-                self.namespaces[index] = Some(namespace);
-                index as u32
+                self.namespaces[index as usize] = Some(namespace);
+                index
             }
             None => {
                 self.namespaces.push(Some(namespace));
@@ -382,6 +384,7 @@ impl<K> Sockets<K> {
             let name = namespace.name.clone();
             self.by_name.remove(&name);
             self.namespaces[record.namespace as usize] = None;
+            self.free_namespaces.push(record.namespace);
         }
         Some(record.key)
     }

@@ -54,6 +54,7 @@ impl<K> Sockets<K> {
         assert_eq!(live_rooms + self.free_rooms.len(), self.rooms.len());
         let live = self.namespaces.iter().flatten().count();
         assert_eq!(self.by_name.len(), live);
+        assert_eq!(live + self.free_namespaces.len(), self.namespaces.len());
     }
 
     /// As if as many broadcasts had been made.
