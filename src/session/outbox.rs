@@ -162,7 +162,7 @@ impl Outbox {
         let pinned = self.pinned;
         *self = Self::default();
         let mut shared = Vec::new();
-        let mut place = |own: Vec<u8>, outbox: &mut Self, log: &mut Log| {
+        let place = |own: Vec<u8>, outbox: &mut Self, log: &mut Log| {
             if !own.is_empty() {
                 let range = log.append_own(own);
                 if outbox.push(range) {
