@@ -17,6 +17,7 @@ mod clock;
 pub(crate) mod listen;
 #[allow(unsafe_code)] // mio lends its own descriptor as a number only
 pub(crate) mod mio;
+pub(crate) mod sim;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,6 @@ use super::handler::{Erased, run};
 use super::namespace::{AuthPayload, Namespace};
 use crate::DisconnectReason;
 use crate::io::Handoff;
-use crate::protocol::socket_io::validate;
 use crate::shard::app::{
     App, ConnectError, Definition, EngineMessage, Incoming, InvalidPayload, LocalFuture, Tasks,
 };
@@ -81,7 +80,9 @@ impl Registered {
         }
         let ack = Cell::new(None);
         let (states, attachments, payload) = (&self.states, &[][..], &b"[]"[..]);
-        let context = Context { socket, states, name, payload, attachments, ack: &ack, reason };
+        let checked = Cell::new(true);
+        let context =
+            Context { socket, states, name, payload, attachments, ack: &ack, reason, checked };
         let hooks = &self.namespace(socket.definition).hooks;
         for handler in handlers {
             // Only events carry a payload that could be invalid.
@@ -122,6 +123,7 @@ impl App for Registered {
             attachments: &[],
             ack: &ack,
             reason: None,
+            checked: Cell::new(true),
         };
         let middlewares = &self.namespace(socket.definition).middlewares;
         for (index, middleware) in middlewares.iter().enumerate() {
@@ -162,9 +164,6 @@ impl App for Registered {
             Some(handlers) => handlers,
             None => &namespace.fallback,
         };
-        // Extractors check what they read. One handler that reads the payload checks all of it;
-        // whether one does is not known here, so a payload is checked unless it is trivially so.
-        validate(event.payload).map_err(|_| InvalidPayload)?;
         let ack = Cell::new(event.ack);
         let context = Context {
             socket,
@@ -174,6 +173,7 @@ impl App for Registered {
             attachments: event.attachments,
             ack: &ack,
             reason: None,
+            checked: Cell::new(false),
         };
         for handler in &namespace.any {
             run(handler, &context, &namespace.hooks, false, tasks)?;
@@ -181,7 +181,8 @@ impl App for Registered {
         for handler in handlers {
             run(handler, &context, &namespace.hooks, true, tasks)?;
         }
-        Ok(())
+        // What nobody read must be valid all the same.
+        context.check().map_err(|_| InvalidPayload)
     }
 
     fn disconnecting(&self, socket: &SocketKey, reason: DisconnectReason, tasks: &mut Tasks) {
@@ -260,6 +261,7 @@ fn admit_rest(
                     attachments: &[],
                     ack: &ack,
                     reason: None,
+                    checked: Cell::new(true),
                 })
             };
             match step {

@@ -18,6 +18,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use futures_util::future::{Either, select};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, Response, StatusCode};
@@ -71,17 +72,26 @@ impl Fallback {
         let stream = std::net::TcpStream::from(descriptor);
         stream.set_nonblocking(true)?;
         let stream = Rewound { bytes, at: 0, stream: TcpStream::from_std(stream)? };
-        let port = crate::shard::current_port();
+        let shard = crate::shard::current();
+        let port = shard.as_ref().map(|shard| shard.port.clone());
+        let mut draining = shard.map(|shard| shard.ports.draining());
         let back = Rc::new(RefCell::new(None));
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let (this, port, back) = (self.clone(), port.clone(), back.clone());
             async move { Ok::<_, Infallible>(this.answer(request, peer, port, back).await) }
         });
-        hyper::server::conn::http1::Builder::new()
+        let mut connection = hyper::server::conn::http1::Builder::new()
             .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades()
-            .await
-            .map_err(io::Error::other)
+            .with_upgrades();
+        if let Some(draining) = &mut draining {
+            let shutdown = std::pin::pin!(draining.wait_for(|draining| *draining));
+            match select(&mut connection, shutdown).await {
+                Either::Left((ended, _)) => return ended.map_err(io::Error::other),
+                // The request in work is answered, no further one is taken.
+                Either::Right(_) => Pin::new(&mut connection).graceful_shutdown(),
+            }
+        }
+        connection.await.map_err(io::Error::other)
     }
 
     async fn answer(

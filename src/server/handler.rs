@@ -42,16 +42,30 @@ impl Hooks {
     }
 }
 
-/// To whom a handler's outcome goes. Owned, so that it may wait for an async handler.
-#[derive(Clone)]
-pub struct ReplyTo {
+/// To whom a handler's outcome goes.
+#[derive(Clone, Copy)]
+pub struct ReplyTo<'r> {
+    socket: &'r SocketKey,
+    hooks: &'r Hooks,
+    event: &'r str,
+    ack: Option<u64>,
+}
+
+/// A [`ReplyTo`] that waits for an async handler.
+struct Waiting {
     socket: SocketKey,
     hooks: Hooks,
     event: String,
     ack: Option<u64>,
 }
 
-impl std::fmt::Debug for ReplyTo {
+impl Waiting {
+    fn as_ref(&self) -> ReplyTo<'_> {
+        ReplyTo { socket: &self.socket, hooks: &self.hooks, event: &self.event, ack: self.ack }
+    }
+}
+
+impl std::fmt::Debug for ReplyTo<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ReplyTo").field("event", &self.event).finish_non_exhaustive()
     }
@@ -96,17 +110,17 @@ pub mod reply {
 ///
 /// `M` is found by the compiler.
 pub trait IntoReply<M>: 'static {
-    /// What middlewares need to know: whether it went well.
+    /// Acknowledges, or reports the failure.
     #[doc(hidden)]
-    fn outcome(self, to: &ReplyTo);
+    fn outcome(self, to: ReplyTo<'_>);
 
     /// Splits off the future, if this is one.
     #[doc(hidden)]
-    fn into_future(self, to: ReplyTo) -> Option<LocalReply>
+    fn into_future(self, to: ReplyTo<'_>) -> Option<LocalReply>
     where
         Self: Sized,
     {
-        self.outcome(&to);
+        self.outcome(to);
         None
     }
 }
@@ -116,7 +130,7 @@ pub trait IntoReply<M>: 'static {
 pub type LocalReply = LocalFuture<()>;
 
 impl<T: Serialize + 'static> IntoReply<reply::Plain> for T {
-    fn outcome(self, to: &ReplyTo) {
+    fn outcome(self, to: ReplyTo<'_>) {
         to.value(&self);
     }
 }
@@ -126,7 +140,7 @@ where
     T: Serialize + 'static,
     E: Into<HandlerError> + 'static,
 {
-    fn outcome(self, to: &ReplyTo) {
+    fn outcome(self, to: ReplyTo<'_>) {
         match self {
             Ok(value) => to.value(&value),
             Err(error) => to.failed(&error.into()),
@@ -139,19 +153,21 @@ where
     F: Future + 'static,
     F::Output: IntoReply<M>,
 {
-    fn outcome(self, _to: &ReplyTo) {}
+    fn outcome(self, _to: ReplyTo<'_>) {}
 
-    fn into_future(self, to: ReplyTo) -> Option<LocalReply> {
+    fn into_future(self, to: ReplyTo<'_>) -> Option<LocalReply> {
+        let (socket, hooks) = (to.socket.clone(), to.hooks.clone());
+        let waiting = Waiting { socket, hooks, event: to.event.to_owned(), ack: to.ack };
         Some(Box::pin(async move {
             match AssertUnwindSafe(self).catch_unwind().await {
-                Ok(value) => value.outcome(&to),
-                Err(panic) => to.failed(&HandlerError::panicked(&*panic)),
+                Ok(value) => value.outcome(waiting.as_ref()),
+                Err(panic) => waiting.as_ref().failed(&HandlerError::panicked(&*panic)),
             }
         }))
     }
 }
 
-impl ReplyTo {
+impl ReplyTo<'_> {
     fn value<T: Serialize>(&self, value: &T) {
         let Some(id) = self.ack else { return };
         if let Err(error) = acknowledge(&self.socket, id, value) {
@@ -171,11 +187,8 @@ impl ReplyTo {
 /// or async, of up to eight extractors; `M` is found by the compiler.
 pub trait Handler<K, M>: Send + Sync + 'static {
     #[doc(hidden)]
-    fn call(
-        &self,
-        context: &Context<'_>,
-        to: &mut ReplyTo,
-    ) -> Result<Option<LocalReply>, Rejection>;
+    fn call(&self, context: &Context<'_>, to: ReplyTo<'_>)
+    -> Result<Option<LocalReply>, Rejection>;
 }
 
 macro_rules! handler {
@@ -190,13 +203,17 @@ macro_rules! handler {
             fn call(
                 &self,
                 context: &Context<'_>,
-                to: &mut ReplyTo,
+                mut to: ReplyTo<'_>,
             ) -> Result<Option<LocalReply>, Rejection> {
                 $(let $extractor = $extractor::from_context(context)?;)*
-                let returned = self($($extractor),*);
+                context.check()?;
                 // An `Ack` among the extractors has taken the acknowledgement.
-                to.ack = to.ack.and_then(|_| context.ack.take());
-                Ok(returned.into_future(to.clone()))
+                to.ack = to.ack.and_then(|_| context.ack.get());
+                let returned = self($($extractor),*);
+                if to.ack.is_some() {
+                    context.ack.set(None);
+                }
+                Ok(returned.into_future(to))
             }
         }
     };
@@ -214,7 +231,7 @@ handler!(A, B, C, D, E, G, H, I);
 
 /// A handler without its types.
 pub(crate) type Erased =
-    Arc<dyn Fn(&Context<'_>, &mut ReplyTo) -> Result<Option<LocalReply>, Rejection> + Send + Sync>;
+    Arc<dyn Fn(&Context<'_>, ReplyTo<'_>) -> Result<Option<LocalReply>, Rejection> + Send + Sync>;
 
 pub(crate) fn erase<K, M, H: Handler<K, M>>(handler: H) -> Erased {
     Arc::new(move |context, to| handler.call(context, to))
@@ -229,14 +246,10 @@ pub(crate) fn run(
     acknowledges: bool,
     tasks: &mut Tasks,
 ) -> Result<(), InvalidPayload> {
-    let mut to = ReplyTo {
-        socket: context.socket.clone(),
-        hooks: hooks.clone(),
-        event: context.name.to_owned(),
-        ack: context.ack.get().filter(|_| acknowledges),
-    };
-    let wanted = to.ack;
-    match catch_unwind(AssertUnwindSafe(|| handler(context, &mut to))) {
+    let wanted = context.ack.get().filter(|_| acknowledges);
+    let socket = context.socket;
+    let mut to = ReplyTo { socket, hooks, event: context.name, ack: wanted };
+    match catch_unwind(AssertUnwindSafe(|| handler(context, to))) {
         Ok(Ok(None)) => Ok(()),
         Ok(Ok(Some(mut future))) => {
             if (&mut future).now_or_never().is_none() {

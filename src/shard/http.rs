@@ -57,11 +57,17 @@ impl Shard {
     pub(super) fn http_received(self: &Rc<Self>, link: LinkId, bytes: &[u8]) {
         {
             let mut core = self.core.borrow_mut();
-            let Some(http) = core.links.http(link) else { return };
+            let Some(entry) = core.links.get_mut(link) else { return };
+            let ending = entry.after != After::Nothing;
+            let LinkKind::Http(http) = &mut entry.kind else { return };
+            if ending {
+                // The last answer is on its way; nothing more will be served here.
+                return;
+            }
             let began = http.unread.is_empty() && matches!(http.phase, HttpPhase::Head);
             http.unread.extend_from_slice(bytes);
-            let busy = matches!(http.phase, HttpPhase::Deciding | HttpPhase::Polling(_));
-            if busy && http.unread.len() > UNREAD_BYTES_MAX && !http.paused {
+            let waits = !matches!(http.phase, HttpPhase::Body { .. });
+            if waits && http.unread.len() > UNREAD_BYTES_MAX && !http.paused {
                 http.paused = true;
                 core.driver_ops.push(DriverOp::SetReading(link, false));
             }

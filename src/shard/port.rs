@@ -15,7 +15,7 @@ use std::task::Waker;
 
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::request::Request;
 use crate::io::Handoff;
@@ -210,6 +210,8 @@ pub(crate) struct Ports {
     /// One counter for emits and broadcasts of all namespaces: an id never means two things to a
     /// client, and a broadcast's frame is the same for all.
     ack_ids: AtomicU64,
+    /// Becomes true when the server shuts down.
+    draining: watch::Sender<bool>,
     /// Where sessions with ids of the user's making live.
     custom_sids: Mutex<HashMap<Box<str>, (u16, SessionId)>>,
 }
@@ -217,7 +219,26 @@ pub(crate) struct Ports {
 impl Ports {
     pub(crate) fn new(shards: usize, mail_max: usize) -> Self {
         let ports = (0..shards).map(|index| Arc::new(Port::new(index as u16, mail_max))).collect();
-        Self { ports, ack_ids: AtomicU64::new(0), custom_sids: Mutex::new(HashMap::new()) }
+        Self {
+            ports,
+            ack_ids: AtomicU64::new(0),
+            draining: watch::Sender::new(false),
+            custom_sids: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Tells every shard to shut down.
+    pub(crate) fn shut_down(&self, within_ms: u64) {
+        self.draining.send_replace(true);
+        for port in self.all() {
+            // A shutdown always finds room.
+            let _ = port.post(Mail::Shutdown { within_ms });
+        }
+    }
+
+    /// Whether the server shuts down, for those who may wait for it.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     pub(crate) fn all(&self) -> &[Arc<Port>] {

@@ -94,7 +94,9 @@ impl<D: Driver> Turn<D> {
         let shutting_down = self.over_by_ms.is_some();
         let mut core = self.shard.core.borrow_mut();
         core.in_turn = false;
-        if shutting_down && core.links.len() == 0 {
+        let idle = core.links.len() == 0 && self.tasks.is_empty();
+        let late = self.over_by_ms.is_some_and(|by_ms| core.now_ms >= by_ms);
+        if shutting_down && (idle || late) && core.notices.is_empty() {
             return Outcome::Over;
         }
         let pending = more
@@ -345,12 +347,9 @@ impl Shard {
     }
 
     fn detached(&self, link: LinkId, handoff: Handoff) {
-        let removed = self.core.borrow_mut().links.remove(link);
+        let Some(removed) = self.core.borrow_mut().links.remove(link) else { return };
         self.port.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
-        let Some(LinkKind::Leaving { destination, bytes, peer }) = removed.map(|link| link.kind)
-        else {
-            return;
-        };
+        let LinkKind::Leaving { destination, bytes, peer } = removed.kind else { return };
         match destination {
             Destination::Shard(shard) => {
                 let Some(port) = self.ports.get(shard) else { return };
