@@ -25,7 +25,9 @@ use crate::io::LinkId;
 use crate::protocol::id::{ID_RANDOM_BYTES, Id};
 use crate::protocol::socket_io::Assembler;
 use crate::protocol::websocket::{CloseCode, close_frame};
-use crate::session::{DisconnectReason, Log, Phase, Range, SessionId, Sessions, Sid, Transport};
+use crate::session::{
+    DisconnectReason, Log, Phase, Range, SessionId, Sessions, Sid, Tail, Transport,
+};
 use crate::socket::{Acks, SocketId, SocketState, Sockets, Target};
 use crate::wire;
 
@@ -104,6 +106,9 @@ pub(crate) struct Core {
     pub(crate) sockets: Sockets<Arc<SocketCell>>,
     pub(crate) acks: Acks<AckWaiter, Answer>,
     pub(crate) log: Log,
+    /// Where the frames of rooms and of whole namespaces ended last, by their indices.
+    room_tails: Vec<Tail>,
+    namespace_tails: Vec<Tail>,
     /// Sessions with something to send, each once.
     pub(crate) dirty: VecDeque<u32>,
     /// Sessions whose outbox cannot drain now.
@@ -140,6 +145,8 @@ impl Core {
             sockets: Sockets::new(),
             acks: Acks::new(),
             log: Log::new(),
+            room_tails: Vec::new(),
+            namespace_tails: Vec::new(),
             dirty: VecDeque::new(),
             stalled: Vec::new(),
             outgoing: VecDeque::new(),
@@ -259,7 +266,7 @@ impl Core {
     /// member, one hot socket and one hot session, and allocates, clones and wakes nothing.
     pub(crate) fn fan_out(&mut self, target: &Target, frames: &[u8], volatile: bool) -> usize {
         let Some(namespace) = self.sockets.find_namespace(&target.namespace) else { return 0 };
-        let range = self.log.append(frames);
+        let range = self.append_for(namespace, target, frames);
         // Held until the end: a slow recipient's policy may free other references to the chunk.
         self.log.retain(range, 1);
         let (mut reached, mut fresh) = (0, 0);
@@ -299,6 +306,19 @@ impl Core {
             self.touch();
         }
         reached
+    }
+
+    /// Writes a broadcast's frames beside the last ones of the same audience.
+    fn append_for(&mut self, namespace: u32, target: &Target, frames: &[u8]) -> Range {
+        let (tails, index) = match self.sockets.only_room(namespace, &target.rooms) {
+            Some(room) => (&mut self.room_tails, room as usize),
+            None if target.rooms.is_empty() => (&mut self.namespace_tails, namespace as usize),
+            None => return self.log.append(frames),
+        };
+        if tails.len() <= index {
+            tails.resize(index + 1, Tail::NONE);
+        }
+        self.log.append_for(&mut tails[index], frames)
     }
 
     /// A broadcast of this server, local part: fans out and waits for acknowledgements if asked.

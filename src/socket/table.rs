@@ -385,6 +385,13 @@ impl<K> Sockets<K> {
         &self.namespace(namespace).members
     }
 
+    /// The room that is the whole audience of `rooms`, if it is one room; the index stays the
+    /// room's while it exists.
+    pub(crate) fn only_room(&self, namespace: u32, rooms: &[Box<str>]) -> Option<u32> {
+        let [room] = rooms else { return None };
+        self.namespace(namespace).rooms.get(&**room).copied()
+    }
+
     /// Calls `reach` once for every connected socket that `rooms` (all when empty) names and
     /// `except` does not. `resolve` finds the socket that has a name as its id, which is a room of
     /// its own that nobody stores.
