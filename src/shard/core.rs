@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use smallvec::SmallVec;
@@ -675,8 +674,3 @@ fn resolve_name(shard: u16, name: &str, sockets: &Sockets<Arc<SocketCell>>) -> O
 
 /// Marks a session's timer as not scheduled.
 pub(crate) const NO_TIMER: u64 = UNSCHEDULED;
-
-/// Frames to be sent by many shards.
-pub(crate) fn share(frames: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(frames)
-}
