@@ -170,8 +170,10 @@ impl Log {
     }
 
     /// Makes `bytes` a chunk of their own.
-    pub(crate) fn append_own(&mut self, bytes: Vec<u8>) -> Range {
+    pub(crate) fn append_own(&mut self, mut bytes: Vec<u8>) -> Range {
         assert!(bytes.len() <= u32::MAX as usize, "message limits keep frames below 4 GiB");
+        // It may stay for as long as a slow session does, and bounds count bytes, not capacity.
+        bytes.shrink_to_fit();
         let end = bytes.len() as u32;
         let chunk = self.place(bytes, true);
         Range { chunk, start: 0, end }

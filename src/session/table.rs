@@ -136,6 +136,8 @@ impl<R> Sessions<R> {
         let slot = id.slot as usize;
         assert!(self.cold[slot].is_none(), "a slot is filled once after its reservation");
         debug_assert!(self.hot[slot].outbox.is_empty());
+        debug_assert_eq!(id.generation, self.generations[slot], "the reservation of this slot");
+        debug_assert_eq!(cold.generation, id.generation);
         self.cold[slot] = Some(cold);
     }
 

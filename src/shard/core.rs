@@ -184,6 +184,7 @@ impl Core {
 
     /// Queues whole frames for one session.
     pub(crate) fn send_frames(&mut self, session: u32, frames: &[u8], weight: Weight) {
+        debug_assert!(self.sessions.at(session).is_some(), "bytes for nobody");
         let range = self.log.append(frames);
         let hot = &mut self.sessions.hot[session as usize];
         if Self::fits(&self.config, hot.outbox.len(), range.len(), weight) {
@@ -451,6 +452,10 @@ impl Core {
             false => SmallVec::from_elem(socket, 1),
         };
         for socket in leaving {
+            // A DISCONNECT that found no room ended the session with all its sockets.
+            if self.sockets.session_of(socket) != Some(session) {
+                continue;
+            }
             let Some(namespace) = self.sockets.namespace_of(socket) else { continue };
             let name = self.sockets.namespace(namespace).name.clone();
             let frames = wire::disconnect(&name);
@@ -535,16 +540,15 @@ impl Core {
     fn close_over_websocket(&mut self, id: SessionId, reason: DisconnectReason) {
         let hot = &mut self.sessions.hot[id.slot as usize];
         let link = hot.link.take();
-        let unsaid = match reason.is_abrupt() {
-            true => Vec::new(),
-            false => hot.outbox.to_vec(&self.log),
-        };
-        // A frame that was sent in part cannot be followed by a close frame.
-        let cut = hot.outbox.pinned() > 0 && unsaid.is_empty();
+        let mut unsaid = hot.outbox.to_vec(&self.log);
+        if reason.is_abrupt() {
+            // A frame that was sent in part cannot be followed by a close frame.
+            unsaid.truncate(hot.outbox.pinned());
+        }
         hot.outbox.clear(&mut self.log);
         self.free_session(id);
         let Some(link) = link.map(LinkId::from) else { return };
-        if cut || reason == DisconnectReason::PingTimeout {
+        if reason == DisconnectReason::PingTimeout {
             self.drop_link(link);
         } else {
             let code = CloseCode::new(reason.close_code()).unwrap_or(CloseCode::NORMAL);

@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+#[cfg(test)]
+mod invariants;
+
 /// Names a socket of one shard; the generation makes a stale name miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SocketId {
@@ -72,7 +75,7 @@ struct Record<K> {
     key: K,
 }
 
-/// In [`Hot::session`]: no broadcast reaches this socket (not connected yet, or no more).
+/// In place of a session: no broadcast reaches this socket (not connected yet, or no more).
 const UNREACHABLE: u32 = u32::MAX;
 
 /// The part of a socket that a broadcast touches.
@@ -94,6 +97,7 @@ pub(crate) struct Sockets<K> {
     rooms: Vec<Room>,
     free_rooms: Vec<u32>,
     namespaces: Vec<Option<Namespace>>,
+    free_namespaces: Vec<u32>,
     by_name: HashMap<Arc<str>, u32>,
     stamp: u32,
 }
@@ -115,6 +119,7 @@ impl<K> Sockets<K> {
             rooms: Vec::new(),
             free_rooms: Vec::new(),
             namespaces: Vec::new(),
+            free_namespaces: Vec::new(),
             by_name: HashMap::new(),
             stamp: 0,
         }
@@ -134,10 +139,10 @@ impl<K> Sockets<K> {
             sockets: 0,
             permanent,
         };
-        let index = match self.namespaces.iter().position(Option::is_none) {
+        let index = match self.free_namespaces.pop() {
             Some(index) => {
-                self.namespaces[index] = Some(namespace);
-                index as u32
+                self.namespaces[index as usize] = Some(namespace);
+                index
             }
             None => {
                 self.namespaces.push(Some(namespace));
@@ -242,9 +247,10 @@ impl<K> Sockets<K> {
         self.record(id).map(|record| record.namespace)
     }
 
-    /// The session (its slot) the socket belongs to.
+    /// The session (its slot) the socket belongs to; none once it was silenced.
     pub(crate) fn session_of(&self, id: SocketId) -> Option<u32> {
-        self.record(id).map(|record| record.session)
+        let session = self.record(id)?.session;
+        (session != UNREACHABLE).then_some(session)
     }
 
     /// Number of rooms the socket joined (its own id not counted).
@@ -333,9 +339,11 @@ impl<K> Sockets<K> {
         self.free_rooms.push(room);
     }
 
-    /// No broadcast reaches the socket from now on; its rooms stay until [`Sockets::remove`].
+    /// Parts the socket from its session, whose slot may be another's soon: nothing reaches it
+    /// from now on. Its rooms stay until [`Sockets::detach`].
     pub(crate) fn silence(&mut self, id: SocketId) {
-        if self.record(id).is_some() {
+        if let Some(record) = self.record_mut(id) {
+            record.session = UNREACHABLE;
             self.hot[id.slot as usize].session = UNREACHABLE;
         }
     }
@@ -377,6 +385,7 @@ impl<K> Sockets<K> {
             let name = namespace.name.clone();
             self.by_name.remove(&name);
             self.namespaces[record.namespace as usize] = None;
+            self.free_namespaces.push(record.namespace);
         }
         Some(record.key)
     }
@@ -407,8 +416,8 @@ impl<K> Sockets<K> {
     ) {
         if except.is_empty() && rooms.is_empty() {
             for &slot in &self.namespace(namespace).members {
-                // A member that was silenced leaves only once its user has heard of it.
                 let session = self.hot[slot as usize].session;
+                // Whoever was silenced is a member until it is detached.
                 if session != UNREACHABLE {
                     reach(slot, session);
                 }
