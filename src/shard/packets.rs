@@ -223,8 +223,7 @@ impl Shard {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
         let request = core.sessions.get(session)?.owner.request.clone();
-        let index =
-            core.sockets.namespace_or_new(namespace, definition.index, definition.permanent);
+        let index = core.sockets.namespace_or_new(namespace, definition.permanent);
         let id = core.sockets.reserve();
         let key = Arc::new(SocketCell::new(SocketFacts {
             port: self.port.clone(),
