@@ -60,3 +60,8 @@ pub use session::DisconnectReason;
 pub use shard::app::ConnectError;
 pub use shard::config::{ServeClient, SlowConsumer};
 pub use shard::request::Request;
+
+/// The programs of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -22,10 +22,13 @@ use crate::shard::port::EngineCell;
 use crate::shard::request::Request;
 use crate::shard::{SocketKey, Step};
 
+/// `ServerBuilder::dynamic_namespace_where`.
+pub(crate) type Matches = Box<dyn Fn(&str, AuthPayload<'_>) -> bool + Send + Sync>;
+
 /// Which names a dynamic namespace takes.
 pub(crate) enum Matcher {
     Pattern(Regex),
-    Function(Box<dyn Fn(&str, AuthPayload<'_>) -> bool + Send + Sync>),
+    Function(Matches),
 }
 
 impl Matcher {
@@ -40,6 +43,9 @@ impl Matcher {
 /// `ServerBuilder::allow_request`, plain or async.
 pub(crate) type AllowRequest = Box<dyn Fn(Arc<Request>) -> Step<Result<(), String>> + Send + Sync>;
 
+/// `ServerBuilder::generate_id`.
+pub(crate) type GenerateId = Box<dyn Fn(&Request) -> String + Send + Sync>;
+
 /// Everything the user registered.
 #[derive(Default)]
 pub(crate) struct Registered {
@@ -49,7 +55,7 @@ pub(crate) struct Registered {
     pub(crate) matchers: Vec<(Matcher, u32)>,
     pub(crate) states: States,
     pub(crate) allow_request: Option<AllowRequest>,
-    pub(crate) generate_id: Option<Box<dyn Fn(&Request) -> String + Send + Sync>>,
+    pub(crate) generate_id: Option<GenerateId>,
     pub(crate) engines: Vec<Box<dyn EngineHandler>>,
     #[cfg(feature = "axum")]
     pub(crate) router: Option<super::fallback::Fallback>,

@@ -95,11 +95,15 @@ macro_rules! setters {
         $($(#[$doc])*
         #[must_use]
         pub fn $name(mut self, value: $type) -> Self {
-            let convert: fn($type) -> _ = $convert;
-            self.$($field).+ = convert(value);
+            self.$($field).+ = converted(value, $convert);
             self
         })*
     };
+}
+
+/// Gives the closures above the type of their argument.
+fn converted<T, U>(value: T, convert: impl FnOnce(T) -> U) -> U {
+    convert(value)
 }
 
 impl ServerBuilder {

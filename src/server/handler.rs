@@ -106,7 +106,8 @@ pub mod reply {
 
 /// Something a handler may return: a value that serialises (it acknowledges; a tuple becomes
 /// several arguments, `()` none), a `Result` (its error goes to the client when it serialises, to
-/// `on_error` when it is a standard error), or a future of these.
+/// `on_error` when it is a standard error; one that is both is ambiguous, so map it to one), or a
+/// future of these.
 ///
 /// `M` is found by the compiler.
 pub trait IntoReply<M>: 'static {
@@ -127,7 +128,7 @@ pub trait IntoReply<M>: 'static {
 
 /// An async handler at work.
 #[doc(hidden)]
-pub type LocalReply = LocalFuture<()>;
+pub(crate) type LocalReply = LocalFuture<()>;
 
 impl<T: Serialize + 'static> IntoReply<reply::Plain> for T {
     fn outcome(self, to: ReplyTo<'_>) {
@@ -170,15 +171,16 @@ where
 impl ReplyTo<'_> {
     fn value<T: Serialize>(&self, value: &T) {
         let Some(id) = self.ack else { return };
-        if let Err(error) = acknowledge(&self.socket, id, value) {
-            tracing::debug!(target: "stentor::handler", event = self.event, %error, "no acknowledgement");
+        if let Err(error) = acknowledge(self.socket, id, value) {
+            let event = self.event;
+            tracing::debug!(target: "stentor::handler", event, %error, "no acknowledgement");
         }
     }
 
     fn failed(&self, error: &HandlerError) {
-        self.hooks.error(&self.socket, &self.event, error);
+        self.hooks.error(self.socket, self.event, error);
         if let Some(id) = self.ack {
-            let _ = acknowledge(&self.socket, id, &Failure { error: FAILED });
+            let _ = acknowledge(self.socket, id, &Failure { error: FAILED });
         }
     }
 }

@@ -189,6 +189,8 @@ impl Start {
             };
             let mut seed = [0; 32];
             rand::rngs::SysRng.try_fill_bytes(&mut seed).map_err(std::io::Error::other)?;
+            let name = driver.name();
+            tracing::debug!(target: "stentor", shard = index, driver = name, "shard starts");
             let shard = Shard::new(app, config, ports, index, driver.now_ms(), seed);
             let _ = tell.send(Ok(()));
             Ok(Turn::new(shard, driver))

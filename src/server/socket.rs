@@ -53,10 +53,6 @@ impl Socket {
         Self { key }
     }
 
-    pub(crate) fn key(&self) -> &SocketKey {
-        &self.key
-    }
-
     /// The socket's id: 20 characters, another one in each namespace and for each connection. It
     /// names the room that only this socket is in.
     #[must_use]

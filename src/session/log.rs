@@ -211,7 +211,8 @@ impl Log {
         self.rotations
     }
 
-    /// Bytes of memory the log holds, for metrics and tests.
+    /// Bytes of memory the log holds.
+    #[cfg(test)]
     pub(crate) fn capacity_bytes(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.bytes.capacity()).sum::<usize>()
             + self.spare.iter().map(Vec::capacity).sum::<usize>()

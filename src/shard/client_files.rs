@@ -30,7 +30,7 @@ const NAMES: [&str; 8] = [
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
-struct File {
+pub(crate) struct File {
     bytes: Vec<u8>,
     etag: String,
 }

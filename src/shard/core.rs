@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use smallvec::SmallVec;
@@ -541,16 +540,15 @@ impl Core {
     fn close_over_websocket(&mut self, id: SessionId, reason: DisconnectReason) {
         let hot = &mut self.sessions.hot[id.slot as usize];
         let link = hot.link.take();
-        let unsaid = match reason.is_abrupt() {
-            true => Vec::new(),
-            false => hot.outbox.to_vec(&self.log),
-        };
-        // A frame that was sent in part cannot be followed by a close frame.
-        let cut = hot.outbox.pinned() > 0 && unsaid.is_empty();
+        let mut unsaid = hot.outbox.to_vec(&self.log);
+        if reason.is_abrupt() {
+            // A frame that was sent in part cannot be followed by a close frame.
+            unsaid.truncate(hot.outbox.pinned());
+        }
         hot.outbox.clear(&mut self.log);
         self.free_session(id);
         let Some(link) = link.map(LinkId::from) else { return };
-        if cut || reason == DisconnectReason::PingTimeout {
+        if reason == DisconnectReason::PingTimeout {
             self.drop_link(link);
         } else {
             let code = CloseCode::new(reason.close_code()).unwrap_or(CloseCode::NORMAL);
@@ -676,8 +674,3 @@ fn resolve_name(shard: u16, name: &str, sockets: &Sockets<Arc<SocketCell>>) -> O
 
 /// Marks a session's timer as not scheduled.
 pub(crate) const NO_TIMER: u64 = UNSCHEDULED;
-
-/// Frames to be sent by many shards.
-pub(crate) fn share(frames: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(frames)
-}

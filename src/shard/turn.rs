@@ -37,7 +37,7 @@ pub(crate) enum Outcome {
     Over,
 }
 
-/// A shard and its driver.
+/// A shard and its driver. However it ends, nobody waits for its mail any more.
 pub(crate) struct Turn<D> {
     pub(crate) shard: Rc<Shard>,
     pub(crate) driver: D,
@@ -52,6 +52,12 @@ pub(crate) struct Turn<D> {
 impl<D> std::fmt::Debug for Turn<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Turn").field("shard", &self.shard).finish_non_exhaustive()
+    }
+}
+
+impl<D> Drop for Turn<D> {
+    fn drop(&mut self) {
+        self.shard.port.close();
     }
 }
 

@@ -52,7 +52,8 @@ struct Room {
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) name: Arc<str>,
-    /// Which definition (handlers, middlewares) serves it; the owner of the table knows.
+    /// Which definition (handlers, middlewares) serves it.
+    #[cfg_attr(not(test), allow(dead_code, reason = "the owner's keys tell it too"))]
     pub(crate) definition: u32,
     /// Connected sockets.
     members: Vec<u32>,
@@ -390,6 +391,7 @@ impl<K> Sockets<K> {
     }
 
     /// Connected sockets of a namespace.
+    #[cfg(test)]
     pub(crate) fn members(&self, namespace: u32) -> &[u32] {
         &self.namespace(namespace).members
     }
@@ -513,5 +515,38 @@ impl<K> Sockets<K> {
             self.stamp = 1;
         }
         self.stamp
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SocketId, Sockets};
+
+    fn reached(sockets: &mut Sockets<()>, rooms: &[Box<str>], except: &[Box<str>]) -> Vec<u32> {
+        let mut sessions = Vec::new();
+        sockets.for_each(0, rooms, except, |_, _| None, |_, session| sessions.push(session));
+        sessions
+    }
+
+    #[test]
+    fn a_silenced_member_is_reached_by_no_kind_of_broadcast() {
+        let mut sockets = Sockets::new();
+        let namespace = sockets.namespace_or_new("/", 0, true);
+        let ids: Vec<SocketId> = (40..42)
+            .map(|session| {
+                let id = sockets.reserve();
+                sockets.insert(id, session, namespace, ());
+                sockets.connect(id);
+                sockets.join(id, "lobby");
+                id
+            })
+            .collect();
+        sockets.silence(ids[0]);
+        let (lobby, nobody) = (["lobby".into()], ["nobody".into()]);
+        for (rooms, except) in
+            [(&[][..], &[][..]), (&lobby, &[]), (&[], &nobody), (&lobby, &nobody)]
+        {
+            assert_eq!(reached(&mut sockets, rooms, except), [41], "{rooms:?} but {except:?}");
+        }
     }
 }
