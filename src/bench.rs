@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::protocol::engine_io::{PayloadPacket, PayloadWriter, split};
 use crate::protocol::http::{HeadLimits, parse_head};
 use crate::protocol::socket_io;
-use crate::protocol::websocket::{self, Decoder, Event, Opcode, client, push_head};
+use crate::protocol::websocket::{self, Decoder, Event, Opcode, push_head};
 use crate::wire;
 
 /// Attachments that a packet may announce.
@@ -33,7 +33,13 @@ const MESSAGE_BYTES_MAX: usize = 1_000_000;
 #[must_use]
 pub fn masked_frame(payload: &[u8], key: [u8; 4]) -> Vec<u8> {
     let mut frame = Vec::new();
-    client::write_masked(&mut frame, Opcode::Text, true, key, payload);
+    push_head(&mut frame, true, Opcode::Text, payload.len());
+    // The mask bit stands beside the short length; the key follows the head.
+    frame[1] |= 0x80;
+    frame.extend_from_slice(&key);
+    let start = frame.len();
+    frame.extend_from_slice(payload);
+    unmask(&mut frame[start..], key);
     frame
 }
 
