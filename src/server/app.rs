@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use regex::Regex;
 
+use super::contain::{contained, contained_step};
 use super::context::{Context, States};
 use super::engine::{EngineHandler, EngineSocket, Message};
 use super::handler::{Erased, run};
@@ -100,13 +101,13 @@ impl Registered {
 impl App for Registered {
     fn allow_request(&self, request: &Arc<Request>) -> Step<Result<(), String>> {
         match &self.allow_request {
-            Some(allow) => allow(request.clone()),
+            Some(allow) => contained_step("allow_request", || allow(request.clone()), refusal),
             None => Step::Ready(Ok(())),
         }
     }
 
     fn generate_id(&self, request: &Request) -> Option<String> {
-        self.generate_id.as_ref().map(|generate| generate(request))
+        contained("generate_id", || self.generate_id.as_ref().map(|generate| generate(request)))?
     }
 
     fn definition_of(&self, namespace: &str, auth: Option<&str>) -> Option<Definition> {
@@ -114,7 +115,9 @@ impl App for Registered {
         if let Some(&(_, index)) = named {
             return Some(Definition { index, permanent: true });
         }
-        let matched = self.matchers.iter().find(|(matcher, _)| matcher.matches(namespace, auth));
+        let matched = self.matchers.iter().find(|(matcher, _)| {
+            contained("dynamic_namespace_where", || matcher.matches(namespace, auth)) == Some(true)
+        });
         matched.map(|&(_, index)| Definition { index, permanent: false })
     }
 
@@ -133,7 +136,7 @@ impl App for Registered {
         };
         let middlewares = &self.namespace(socket.definition).middlewares;
         for (index, middleware) in middlewares.iter().enumerate() {
-            match middleware(&context) {
+            match contained_step("middleware", || middleware(&context), internal_error) {
                 Step::Ready(Ok(())) => {}
                 Step::Ready(Err(refusal)) => return Step::Ready(Err(refusal)),
                 Step::Pending(mut future) => match (&mut future).now_or_never() {
@@ -203,7 +206,7 @@ impl App for Registered {
 
     fn engine_opened(&self, endpoint: u16, session: &Arc<EngineCell>, _tasks: &mut Tasks) {
         if let Some(engine) = self.engines.get(usize::from(endpoint)) {
-            engine.on_open(EngineSocket::new(session.clone()));
+            contained("on_open", || engine.on_open(EngineSocket::new(session.clone())));
         }
     }
 
@@ -219,7 +222,8 @@ impl App for Registered {
             EngineMessage::Text(text) => Message::Text(text.to_owned()),
             EngineMessage::Binary(bytes) => Message::Binary(bytes::Bytes::copy_from_slice(bytes)),
         };
-        engine.on_message(EngineSocket::new(session.clone()), message);
+        let socket = EngineSocket::new(session.clone());
+        contained("on_message", || engine.on_message(socket, message));
     }
 
     fn engine_closed(
@@ -230,7 +234,8 @@ impl App for Registered {
         _tasks: &mut Tasks,
     ) {
         if let Some(engine) = self.engines.get(usize::from(endpoint)) {
-            engine.on_close(EngineSocket::new(session.clone()), reason);
+            let socket = EngineSocket::new(session.clone());
+            contained("on_close", || engine.on_close(socket, reason));
         }
     }
 
@@ -247,6 +252,16 @@ impl App for Registered {
     }
 }
 
+/// What a client is told when the program itself is at fault.
+fn refusal() -> Result<(), String> {
+    Err("internal error".to_owned())
+}
+
+/// [`refusal`] for middlewares.
+fn internal_error() -> Result<(), ConnectError> {
+    Err(ConnectError::new("internal error"))
+}
+
 /// The middlewares after one that needed time.
 fn admit_rest(
     first: LocalFuture<Result<(), ConnectError>>,
@@ -259,7 +274,7 @@ fn admit_rest(
         for middleware in rest {
             let step = {
                 let ack = Cell::new(None);
-                middleware(&Context {
+                let context = Context {
                     socket: &socket,
                     states: &states,
                     name: "connection",
@@ -268,7 +283,8 @@ fn admit_rest(
                     ack: &ack,
                     reason: None,
                     checked: Cell::new(true),
-                })
+                };
+                contained_step("middleware", || middleware(&context), internal_error)
             };
             match step {
                 Step::Ready(verdict) => verdict?,

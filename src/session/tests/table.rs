@@ -96,7 +96,7 @@ fn a_session_with_pending_bytes_is_not_removed() {
     let mut log = Log::new();
     let id = open(&mut sessions, 1);
     let range = log.append(b"pending");
-    assert!(sessions.hot[id.slot as usize].outbox.push(range));
+    assert!(sessions.hot[id.slot as usize].outbox.push(range, &mut log.queues));
     sessions.remove(id);
 }
 
