@@ -138,7 +138,7 @@ impl<D: Driver> Turn<D> {
                 Event::Writable { link } => shard.core.borrow_mut().writable(link),
                 Event::Detached { link, handoff } => shard.detached(link, handoff),
                 Event::AcceptFailed { error } => {
-                    tracing::warn!(target: "stentor::link", %error, "accepting fails; tried again soon");
+                    tracing::warn!(target: "stentor::link", %error, "accepting fails for now");
                     let mut core = shard.core.borrow_mut();
                     let at_ms = core.now_ms + ACCEPT_RETRY_MS;
                     core.timers.schedule(at_ms, TimerKey::Accept);
