@@ -3,20 +3,20 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use regex::Regex;
 
+use super::contain::{contain, contain_step};
 use super::context::{Context, States};
 use super::engine::{EngineHandler, EngineSocket, Message};
 use super::handler::{Erased, run};
 use super::namespace::{AuthPayload, Namespace};
 use crate::DisconnectReason;
-use crate::io::Handoff;
 use crate::shard::app::{
-    App, ConnectError, Definition, EngineMessage, Incoming, InvalidPayload, LocalFuture, Tasks,
+    App, ConnectError, Definition, EngineMessage, Guest, Incoming, InvalidPayload, LocalFuture,
+    Tasks,
 };
 use crate::shard::port::EngineCell;
 use crate::shard::request::Request;
@@ -35,7 +35,9 @@ impl Matcher {
     fn matches(&self, name: &str, auth: Option<&str>) -> bool {
         match self {
             Self::Pattern(pattern) => pattern.is_match(name),
-            Self::Function(function) => function(name, AuthPayload(auth)),
+            Self::Function(function) => {
+                contain("dynamic namespace", || function(name, AuthPayload(auth))).unwrap_or(false)
+            }
         }
     }
 }
@@ -100,13 +102,14 @@ impl Registered {
 impl App for Registered {
     fn allow_request(&self, request: &Arc<Request>) -> Step<Result<(), String>> {
         match &self.allow_request {
-            Some(allow) => allow(request.clone()),
+            Some(allow) => contain_step("allow_request", no_words, || allow(request.clone())),
             None => Step::Ready(Ok(())),
         }
     }
 
     fn generate_id(&self, request: &Request) -> Option<String> {
-        self.generate_id.as_ref().map(|generate| generate(request))
+        let generate = self.generate_id.as_ref()?;
+        contain("generate_id", || generate(request))
     }
 
     fn definition_of(&self, namespace: &str, auth: Option<&str>) -> Option<Definition> {
@@ -133,7 +136,7 @@ impl App for Registered {
         };
         let middlewares = &self.namespace(socket.definition).middlewares;
         for (index, middleware) in middlewares.iter().enumerate() {
-            match middleware(&context) {
+            match contain_step("middleware", internal_error, || middleware(&context)) {
                 Step::Ready(Ok(())) => {}
                 Step::Ready(Err(refusal)) => return Step::Ready(Err(refusal)),
                 Step::Pending(mut future) => match (&mut future).now_or_never() {
@@ -203,7 +206,7 @@ impl App for Registered {
 
     fn engine_opened(&self, endpoint: u16, session: &Arc<EngineCell>, _tasks: &mut Tasks) {
         if let Some(engine) = self.engines.get(usize::from(endpoint)) {
-            engine.on_open(EngineSocket::new(session.clone()));
+            contain("on_open", || engine.on_open(EngineSocket::new(session.clone())));
         }
     }
 
@@ -219,7 +222,7 @@ impl App for Registered {
             EngineMessage::Text(text) => Message::Text(text.to_owned()),
             EngineMessage::Binary(bytes) => Message::Binary(bytes::Bytes::copy_from_slice(bytes)),
         };
-        engine.on_message(EngineSocket::new(session.clone()), message);
+        contain("on_message", || engine.on_message(EngineSocket::new(session.clone()), message));
     }
 
     fn engine_closed(
@@ -230,21 +233,31 @@ impl App for Registered {
         _tasks: &mut Tasks,
     ) {
         if let Some(engine) = self.engines.get(usize::from(endpoint)) {
-            engine.on_close(EngineSocket::new(session.clone()), reason);
+            contain("on_close", || engine.on_close(EngineSocket::new(session.clone()), reason));
         }
     }
 
     #[cfg(feature = "axum")]
-    fn fallback(&self, handoff: Handoff, bytes: Vec<u8>, peer: SocketAddr, tasks: &mut Tasks) {
+    fn fallback(&self, guest: Guest, tasks: &mut Tasks) {
         if let Some(router) = &self.router {
-            tasks.push(router.serve(handoff, bytes, peer));
+            tasks.push(router.serve(guest));
         }
     }
 
     #[cfg(not(feature = "axum"))]
-    fn fallback(&self, handoff: Handoff, _bytes: Vec<u8>, _peer: SocketAddr, _tasks: &mut Tasks) {
-        drop(handoff);
+    fn fallback(&self, guest: Guest, _tasks: &mut Tasks) {
+        drop(guest);
     }
+}
+
+/// A panicked `allow_request` refuses, and has no words for it.
+fn no_words() -> Result<(), String> {
+    Err(String::new())
+}
+
+/// What a client hears of a middleware that panicked.
+fn internal_error() -> Result<(), ConnectError> {
+    Err(ConnectError::new("internal error"))
 }
 
 /// The middlewares after one that needed time.
@@ -259,7 +272,7 @@ fn admit_rest(
         for middleware in rest {
             let step = {
                 let ack = Cell::new(None);
-                middleware(&Context {
+                let context = Context {
                     socket: &socket,
                     states: &states,
                     name: "connection",
@@ -268,7 +281,8 @@ fn admit_rest(
                     ack: &ack,
                     reason: None,
                     checked: Cell::new(true),
-                })
+                };
+                contain_step("middleware", internal_error, || middleware(&context))
             };
             match step {
                 Step::Ready(verdict) => verdict?,

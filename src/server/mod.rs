@@ -4,6 +4,7 @@ mod ack;
 mod app;
 mod broadcast;
 mod builder;
+mod contain;
 mod context;
 mod engine;
 mod error;
