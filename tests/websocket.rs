@@ -10,8 +10,8 @@ mod raw;
 mod tools;
 
 use raw::{
-    BINARY, CLOSE, CONTINUATION, Client, FIN, PING, PONG, Polling, Raw, TEXT, TestServer,
-    WEBSOCKET, frame, on_both_drivers, text, upgrade,
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Polling, Raw, TEXT, TestServer, WEBSOCKET, frame,
+    on_both_drivers, text, upgrade,
 };
 use stentor::{Args, Data, DriverKind, ServerBuilder, Socket};
 
