@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use regex::Regex;
 
-use super::contain::{contain, contain_step};
+use super::contain::{contained, contained_step};
 use super::context::{Context, States};
 use super::engine::{EngineHandler, EngineSocket, Message};
 use super::handler::{Erased, run};
@@ -35,9 +35,7 @@ impl Matcher {
     fn matches(&self, name: &str, auth: Option<&str>) -> bool {
         match self {
             Self::Pattern(pattern) => pattern.is_match(name),
-            Self::Function(function) => {
-                contain("dynamic namespace", || function(name, AuthPayload(auth))).unwrap_or(false)
-            }
+            Self::Function(function) => function(name, AuthPayload(auth)),
         }
     }
 }
@@ -102,14 +100,13 @@ impl Registered {
 impl App for Registered {
     fn allow_request(&self, request: &Arc<Request>) -> Step<Result<(), String>> {
         match &self.allow_request {
-            Some(allow) => contain_step("allow_request", no_words, || allow(request.clone())),
+            Some(allow) => contained_step("allow_request", || allow(request.clone()), refusal),
             None => Step::Ready(Ok(())),
         }
     }
 
     fn generate_id(&self, request: &Request) -> Option<String> {
-        let generate = self.generate_id.as_ref()?;
-        contain("generate_id", || generate(request))
+        contained("generate_id", || self.generate_id.as_ref().map(|generate| generate(request)))?
     }
 
     fn definition_of(&self, namespace: &str, auth: Option<&str>) -> Option<Definition> {
@@ -117,7 +114,9 @@ impl App for Registered {
         if let Some(&(_, index)) = named {
             return Some(Definition { index, permanent: true });
         }
-        let matched = self.matchers.iter().find(|(matcher, _)| matcher.matches(namespace, auth));
+        let matched = self.matchers.iter().find(|(matcher, _)| {
+            contained("dynamic_namespace_where", || matcher.matches(namespace, auth)) == Some(true)
+        });
         matched.map(|&(_, index)| Definition { index, permanent: false })
     }
 
@@ -136,7 +135,7 @@ impl App for Registered {
         };
         let middlewares = &self.namespace(socket.definition).middlewares;
         for (index, middleware) in middlewares.iter().enumerate() {
-            match contain_step("middleware", internal_error, || middleware(&context)) {
+            match contained_step("middleware", || middleware(&context), internal_error) {
                 Step::Ready(Ok(())) => {}
                 Step::Ready(Err(refusal)) => return Step::Ready(Err(refusal)),
                 Step::Pending(mut future) => match (&mut future).now_or_never() {
@@ -206,7 +205,7 @@ impl App for Registered {
 
     fn engine_opened(&self, endpoint: u16, session: &Arc<EngineCell>, _tasks: &mut Tasks) {
         if let Some(engine) = self.engines.get(usize::from(endpoint)) {
-            contain("on_open", || engine.on_open(EngineSocket::new(session.clone())));
+            contained("on_open", || engine.on_open(EngineSocket::new(session.clone())));
         }
     }
 
@@ -222,7 +221,8 @@ impl App for Registered {
             EngineMessage::Text(text) => Message::Text(text.to_owned()),
             EngineMessage::Binary(bytes) => Message::Binary(bytes::Bytes::copy_from_slice(bytes)),
         };
-        contain("on_message", || engine.on_message(EngineSocket::new(session.clone()), message));
+        let socket = EngineSocket::new(session.clone());
+        contained("on_message", || engine.on_message(socket, message));
     }
 
     fn engine_closed(
@@ -233,7 +233,8 @@ impl App for Registered {
         _tasks: &mut Tasks,
     ) {
         if let Some(engine) = self.engines.get(usize::from(endpoint)) {
-            contain("on_close", || engine.on_close(EngineSocket::new(session.clone()), reason));
+            let socket = EngineSocket::new(session.clone());
+            contained("on_close", || engine.on_close(socket, reason));
         }
     }
 
@@ -250,12 +251,12 @@ impl App for Registered {
     }
 }
 
-/// A panicked `allow_request` refuses, and has no words for it.
-fn no_words() -> Result<(), String> {
-    Err(String::new())
+/// What a client is told when the program itself is at fault.
+fn refusal() -> Result<(), String> {
+    Err("internal error".to_owned())
 }
 
-/// What a client hears of a middleware that panicked.
+/// [`refusal`] for middlewares.
 fn internal_error() -> Result<(), ConnectError> {
     Err(ConnectError::new("internal error"))
 }
@@ -282,7 +283,7 @@ fn admit_rest(
                     reason: None,
                     checked: Cell::new(true),
                 };
-                contain_step("middleware", internal_error, || middleware(&context))
+                contained_step("middleware", || middleware(&context), internal_error)
             };
             match step {
                 Step::Ready(verdict) => verdict?,

@@ -139,7 +139,11 @@ impl HandlerError {
     }
 
     pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Self {
-        Self(format!("panicked: {}", super::contain::words(panic)).into())
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned());
+        Self(format!("panicked: {}", text.unwrap_or_default()).into())
     }
 }
 

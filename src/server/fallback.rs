@@ -28,7 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tower_service::Service;
 
-use super::contain::contain_future;
+use super::contain::contained_future;
 use crate::io::Handoff;
 use crate::shard::app::{Guest, LocalFuture};
 use crate::shard::port::{Counted, Mail, Port};
@@ -66,7 +66,7 @@ impl Fallback {
                 tracing::debug!(target: "stentor::fallback", %error, "connection ends");
             }
         };
-        contain_future("router", || (), Box::pin(served))
+        contained_future("router", Box::pin(served), || ())
     }
 
     async fn run(self, guest: Guest) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use serde::Serialize;
 
-use super::contain::contain;
+use super::contain::contained;
 use super::context::{Context, FromContext, Rejection};
 use super::error::{BadPayload, HandlerError};
 use super::socket::Socket;
@@ -31,7 +31,7 @@ impl Hooks {
     fn bad_payload(&self, socket: &SocketKey, event: &str, error: &BadPayload) {
         match &self.bad_payload {
             Some(hook) => {
-                contain("on_bad_payload", || hook(&Socket::new(socket.clone()), event, error));
+                contained("on_bad_payload", || hook(&Socket::new(socket.clone()), event, error));
             }
             None => tracing::warn!(target: "stentor::handler", event, %error, "bad payload"),
         }
@@ -40,7 +40,7 @@ impl Hooks {
     pub(crate) fn error(&self, socket: &SocketKey, event: &str, error: &HandlerError) {
         match &self.error {
             Some(hook) => {
-                contain("on_error", || hook(&Socket::new(socket.clone()), event, error));
+                contained("on_error", || hook(&Socket::new(socket.clone()), event, error));
             }
             None => tracing::error!(target: "stentor::handler", event, %error, "handler failed"),
         }
@@ -165,9 +165,8 @@ where
         let (socket, hooks) = (to.socket.clone(), to.hooks.clone());
         let waiting = Waiting { socket, hooks, event: to.event.to_owned(), ack: to.ack };
         Some(Box::pin(async move {
-            // The value's serialisation is user code as well.
-            let outcome = async { self.await.outcome(waiting.as_ref()) };
-            if let Err(panic) = AssertUnwindSafe(outcome).catch_unwind().await {
+            let work = async { self.await.outcome(waiting.as_ref()) };
+            if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
                 waiting.as_ref().failed(&HandlerError::panicked(&*panic));
             }
         }))

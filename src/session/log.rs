@@ -6,6 +6,8 @@
 //!
 //! Tests: `session/tests.rs`.
 
+use std::collections::VecDeque;
+
 /// Size of a shared chunk. Larger than any burst that one turn usually writes, small enough that
 /// a chunk pinned by one slow session costs little until it is copied out.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
@@ -78,9 +80,32 @@ struct Chunk {
     own: bool,
 }
 
+/// Empty queues for outboxes whose ranges do not adjoin, so that such a one allocates nothing.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
+pub(crate) struct Queues(Vec<Box<VecDeque<Range>>>);
+
+/// Queues kept for reuse, and the longest that is kept.
+const SPARE_QUEUES_MAX: usize = 4096;
+const SPARE_QUEUE_RANGES_MAX: usize = 64;
+
+impl Queues {
+    pub(crate) fn take(&mut self) -> Box<VecDeque<Range>> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn keep(&mut self, mut queue: Box<VecDeque<Range>>) {
+        if self.0.len() < SPARE_QUEUES_MAX && queue.capacity() <= SPARE_QUEUE_RANGES_MAX {
+            queue.clear();
+            self.0.push(queue);
+        }
+    }
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub(crate) struct Log {
+    pub(crate) queues: Queues,
     chunks: Vec<Chunk>,
     /// Indices of chunks without bytes and references.
     free: Vec<u32>,
@@ -97,6 +122,7 @@ impl Log {
     pub(crate) fn new() -> Self {
         let first = Chunk { bytes: Vec::new(), life: 0, references: 0, own: false };
         Self {
+            queues: Queues::default(),
             chunks: vec![first],
             free: Vec::new(),
             spare: Vec::new(),

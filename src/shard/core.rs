@@ -188,7 +188,7 @@ impl Core {
         let range = self.log.append(frames);
         let hot = &mut self.sessions.hot[session as usize];
         if Self::fits(&self.config, hot.outbox.len(), range.len(), weight) {
-            if hot.outbox.push(range) {
+            if hot.outbox.push(range, &mut self.log.queues) {
                 self.log.retain(range, 1);
             }
             self.mark_dirty(session);
@@ -250,7 +250,7 @@ impl Core {
         self.counters.dropped += dropped;
         outbox.replace(&mut self.log, kept, pinned);
         if outbox.is_empty() || outbox.len() + range.len() as usize <= bound {
-            if outbox.push(range) {
+            if outbox.push(range, &mut self.log.queues) {
                 self.log.retain(range, 1);
             }
             self.mark_dirty(id.slot);
@@ -271,7 +271,7 @@ impl Core {
         self.log.retain(range, 1);
         let (mut reached, mut fresh) = (0, 0);
         let mut slow: SmallVec<[u32; 16]> = SmallVec::new();
-        let Self { sockets, sessions, dirty, config, port, .. } = self;
+        let Self { sockets, sessions, dirty, config, port, log, .. } = self;
         let bound = config.limits.outbox_bytes;
         let shard = port.index();
         sockets.for_each(
@@ -289,7 +289,7 @@ impl Core {
                     slow.push(session);
                     return;
                 }
-                fresh += u32::from(hot.outbox.push(range));
+                fresh += u32::from(hot.outbox.push(range, &mut log.queues));
                 reached += 1;
                 if !hot.dirty {
                     hot.dirty = true;

@@ -76,7 +76,7 @@ impl World {
         let mut fresh = 0;
         for (index, pair) in self.pairs.iter_mut().enumerate() {
             if to & 1 << index != 0 {
-                fresh += u32::from(pair.outbox.push(range));
+                fresh += u32::from(pair.outbox.push(range, &mut self.log.queues));
                 pair.naive.extend_from_slice(&frame);
             }
         }

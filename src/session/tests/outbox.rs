@@ -4,7 +4,7 @@ use super::super::{Log, Outbox, Range};
 /// Writes `bytes` for one outbox alone.
 fn push(log: &mut Log, outbox: &mut Outbox, bytes: &[u8]) -> Range {
     let range = log.append(bytes);
-    if outbox.push(range) {
+    if outbox.push(range, &mut log.queues) {
         log.retain(range, 1);
     }
     range
@@ -42,7 +42,7 @@ fn frames_that_follow_each_other_are_one_range_and_one_reference() {
     let (mut log, mut outbox) = (Log::new(), Outbox::default());
     let fresh = ["a", "bc", "def"].map(|frame| {
         let range = log.append(frame.as_bytes());
-        let fresh = outbox.push(range);
+        let fresh = outbox.push(range, &mut log.queues);
         log.retain(range, u32::from(fresh));
         fresh
     });
@@ -73,7 +73,8 @@ fn what_somebody_else_got_in_between_makes_a_range_of_its_own() {
 fn the_current_chunk_is_rewound_only_when_nobody_refers_to_it() {
     let (mut log, mut a, mut b) = (Log::new(), Outbox::default(), Outbox::default());
     let range = log.append(b"shared");
-    let fresh = u32::from(a.push(range)) + u32::from(b.push(range));
+    let fresh =
+        u32::from(a.push(range, &mut log.queues)) + u32::from(b.push(range, &mut log.queues));
     log.retain(range, fresh);
     a.clear(&mut log);
     let next = push(&mut log, &mut a, b"next");
@@ -257,9 +258,9 @@ fn a_stalled_session_keeps_the_log_bounded_if_it_is_copied_out() {
     for turn in 0..4096_usize {
         let range = log.append(&[b'x'; 8192]);
         log.retain(range, 1);
-        let mut fresh = u32::from(busy.push(range));
+        let mut fresh = u32::from(busy.push(range, &mut log.queues));
         if turn.is_multiple_of(64) {
-            fresh += u32::from(stalled.push(range));
+            fresh += u32::from(stalled.push(range, &mut log.queues));
         }
         log.retain(range, fresh);
         log.release(range.chunk);
