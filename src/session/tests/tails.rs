@@ -4,7 +4,7 @@ use super::super::{Log, Outbox, Range, Tail};
 /// Writes `bytes` for one audience, which is one outbox here.
 fn push(log: &mut Log, tail: &mut Tail, outbox: &mut Outbox, bytes: &[u8]) -> Range {
     let range = log.append_for(tail, bytes);
-    if outbox.push(range) {
+    if outbox.push(range, &mut log.queues) {
         log.retain(range, 1);
     }
     range
