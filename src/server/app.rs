@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -15,9 +14,9 @@ use super::engine::{EngineHandler, EngineSocket, Message};
 use super::handler::{Erased, run};
 use super::namespace::{AuthPayload, Namespace};
 use crate::DisconnectReason;
-use crate::io::Handoff;
 use crate::shard::app::{
-    App, ConnectError, Definition, EngineMessage, Incoming, InvalidPayload, LocalFuture, Tasks,
+    App, ConnectError, Definition, EngineMessage, Guest, Incoming, InvalidPayload, LocalFuture,
+    Tasks,
 };
 use crate::shard::port::EngineCell;
 use crate::shard::request::Request;
@@ -240,15 +239,15 @@ impl App for Registered {
     }
 
     #[cfg(feature = "axum")]
-    fn fallback(&self, handoff: Handoff, bytes: Vec<u8>, peer: SocketAddr, tasks: &mut Tasks) {
+    fn fallback(&self, guest: Guest, tasks: &mut Tasks) {
         if let Some(router) = &self.router {
-            tasks.push(router.serve(handoff, bytes, peer));
+            tasks.push(router.serve(guest));
         }
     }
 
     #[cfg(not(feature = "axum"))]
-    fn fallback(&self, handoff: Handoff, _bytes: Vec<u8>, _peer: SocketAddr, _tasks: &mut Tasks) {
-        drop(handoff);
+    fn fallback(&self, guest: Guest, _tasks: &mut Tasks) {
+        drop(guest);
     }
 }
 

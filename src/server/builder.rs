@@ -345,9 +345,10 @@ impl ServerBuilder {
         #[cfg(feature = "axum")]
         if let Some(router) = self.router.take() {
             self.config.fallback = true;
+            let keep_alive = Duration::from_millis(self.config.timings.keep_alive_timeout);
             let ours = std::iter::once(self.config.path.clone())
                 .chain(self.config.engine_paths.iter().cloned());
-            self.registered.router = Some(super::fallback::Fallback::new(router, ours));
+            self.registered.router = Some(super::fallback::Fallback::new(router, ours, keep_alive));
         }
         Ok(())
     }

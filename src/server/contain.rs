@@ -31,7 +31,8 @@ pub(crate) fn contained_step<T: 'static>(
     }
 }
 
-fn contained_future<T: 'static>(
+/// [`contained`] for a future.
+pub(crate) fn contained_future<T: 'static>(
     what: &'static str,
     future: LocalFuture<T>,
     instead: impl FnOnce() -> T + 'static,

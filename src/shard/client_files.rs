@@ -116,10 +116,7 @@ impl Shard {
             true => "application/json; charset=utf-8",
             false => "application/javascript; charset=utf-8",
         };
-        match head.method {
-            Method::Head => core.reply_empty(link, 200),
-            _ => core.reply(link, 200, Some(kind), &file.bytes),
-        }
+        core.reply(link, 200, Some(kind), &file.bytes);
     }
 
     fn add_reply_field(&self, link: LinkId, name: &str, value: &str) {

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::config::{Config, SlowConsumer};
 use super::link::{After, LinkKind, Links};
 use super::port::{
-    AckWaiter, Answer, Broadcast, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
+    AckWaiter, Answer, Broadcast, Counted, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
 };
 use super::request::Request;
 use super::timers::{TimerKey, Timers, UNSCHEDULED};
@@ -657,8 +657,8 @@ impl Core {
 
     /// Frees the link at once.
     pub(crate) fn drop_link(&mut self, link: LinkId) {
-        if self.links.remove(link).is_some() {
-            self.port.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(removed) = self.links.remove(link) {
+            drop(removed.counted.then(|| Counted(self.port.clone())));
             self.driver_ops.push(DriverOp::Close(link));
             self.touch();
         }

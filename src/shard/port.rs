@@ -118,6 +118,8 @@ pub(crate) enum Mail {
         handoff: Handoff,
         bytes: Vec<u8>,
         peer: SocketAddr,
+        /// `false`: it is another one's way back from the router, and counted there.
+        counted: bool,
     },
     Shutdown {
         within_ms: u64,
@@ -127,6 +129,16 @@ pub(crate) enum Mail {
 /// The mailbox of a full shard took nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MailboxFull;
+
+/// One connection in its shard's count, until dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(pub(crate) Arc<Port>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What waits for a shard.
 #[derive(Default)]

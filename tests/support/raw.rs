@@ -201,10 +201,15 @@ impl Raw {
             return false;
         }
         self.stream.set_read_timeout(Some(wait)).expect("a timeout");
-        let outcome = self.stream.peek(&mut [0]);
+        let outcome = loop {
+            match self.stream.peek(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => break outcome,
+            }
+        };
         self.stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
-        outcome
-            .is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+        let waited = [ErrorKind::WouldBlock, ErrorKind::TimedOut];
+        outcome.is_err_and(|error| waited.contains(&error.kind()))
     }
 
     /// Ends our side only.

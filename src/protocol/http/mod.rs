@@ -26,5 +26,5 @@ pub(crate) use encoding::{Encoding, compress, negotiate};
 pub(crate) use request::{BodyKind, HEADERS_MAX, Head, HeadLimits, Method, parse_head};
 pub(crate) use response::{
     Connection, ResponseHead, check_header, write_continue, write_empty, write_error_json,
-    write_poll_head, write_post_ok, write_response, write_upgrade_error,
+    write_head, write_poll_head, write_post_ok, write_response, write_upgrade_error,
 };

@@ -22,6 +22,8 @@ mod message;
 mod tests;
 
 pub(crate) use close::{CloseCode, ProtocolError, close_frame};
+#[cfg(feature = "bench-internals")]
+pub(crate) use frame::unmask;
 pub(crate) use frame::{Frame, HEAD_BYTES_MAX, Opcode, frames, push_head, write_head};
 pub(crate) use handshake::{HandshakeError, check, write_response};
 pub(crate) use message::{Decoder, Event, wanted};
