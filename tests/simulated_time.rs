@@ -325,6 +325,29 @@ fn shutdown_cuts_at_its_deadline_whoever_does_not_read() {
 }
 
 #[test]
+fn who_is_being_disconnected_is_out_of_reach_of_the_next_broadcast() {
+    let mut sim = sim(server(&Reasons::default()));
+    let client = connect(&mut sim, Transport::WebSocket);
+    sim.handle().disconnect_sockets(false).unwrap();
+    sim.handle().emit("news", 1).unwrap();
+    let _ = sim.handle().emit_with_ack::<Value>("news", 1).into_future();
+    sim.run_for(secs(1));
+    assert_eq!(sim.state(client), State::Disconnected);
+    assert_eq!(sim.events(client), []);
+}
+
+#[test]
+fn a_shut_down_server_has_no_sessions() {
+    let mut sim = sim(server(&Reasons::default()));
+    let client = connect(&mut sim, Transport::Polling);
+    sim.reset(client);
+    sim.run_for(secs(1));
+    let shutdown = sim.handle().shutdown(secs(1));
+    assert!(sim.run_future(secs(2), shutdown).is_some());
+    assert_eq!(sim.handle().sessions(), 0);
+}
+
+#[test]
 fn an_acknowledgement_that_does_not_come_times_out() {
     let mut sim = sim(server(&Reasons::default()).ack_timeout(secs(3)));
     let client = connect(&mut sim, Transport::WebSocket);

@@ -405,7 +405,13 @@ impl<K> Sockets<K> {
     ) {
         if except.is_empty() && rooms.is_empty() {
             let members = &self.namespace(namespace).members;
-            members.iter().for_each(|&slot| reach(slot, self.hot[slot as usize].session));
+            for &slot in members {
+                // A member whose end is not yet told to its handlers is out of reach already.
+                let session = self.hot[slot as usize].session;
+                if session != UNREACHABLE {
+                    reach(slot, session);
+                }
+            }
             return;
         }
         let wanted = self.audiences(namespace, rooms, &resolve);
