@@ -337,10 +337,31 @@ fn who_is_being_disconnected_is_out_of_reach_of_the_next_broadcast() {
 }
 
 #[test]
+fn a_close_frame_never_stands_inside_another_frame() {
+    for bytes in [masked(8, &1000_u16.to_be_bytes()), masked(0xf, b"no such opcode")] {
+        let mut sim =
+            Sim::new(server(&Reasons::default()), 1, Faults { window: 10_000, ..Faults::kind() })
+                .unwrap();
+        let client = connect(&mut sim, Transport::WebSocket);
+        sim.stop_reading(client);
+        sim.handle().emit("large", "x".repeat(30_000)).unwrap();
+        sim.run_for(secs(1));
+        sim.send_raw(client, &bytes);
+        sim.run_for(secs(1));
+        sim.resume_reading(client);
+        sim.run_for(secs(1));
+        assert_eq!(sim.events(client).len(), 1, "what was begun is finished");
+        assert!(matches!(sim.state(client), State::Closed { code: Some(1000 | 1002) }));
+    }
+}
+
+#[test]
 fn a_shut_down_server_has_no_sessions() {
     let mut sim = sim(server(&Reasons::default()));
     let client = connect(&mut sim, Transport::Polling);
-    sim.reset(client);
+    // It does not come back with another poll to hear of the end.
+    sim.stop_reading(client);
+    sim.handle().emit("news", 1).unwrap();
     sim.run_for(secs(1));
     let shutdown = sim.handle().shutdown(secs(1));
     assert!(sim.run_future(secs(2), shutdown).is_some());

@@ -200,11 +200,13 @@ impl Shard {
         let mut core = self.core.borrow_mut();
         let Some(websocket) = core.links.websocket(link) else { return };
         let (session, candidate) = (websocket.session, websocket.candidate);
-        core.close_websocket(link, error.close_code(), Vec::new());
         if candidate {
+            core.close_websocket(link, error.close_code(), Vec::new());
             core.forget_candidate(session, link);
             return;
         }
+        let begun = core.begun(session);
+        core.close_websocket(link, error.close_code(), begun);
         core.sessions.hot[session.slot as usize].link = None;
         let reason = match error.close_code() {
             CloseCode::TOO_BIG => DisconnectReason::LimitMessageSize,
@@ -215,11 +217,13 @@ impl Shard {
 
     fn websocket_closed(&self, link: LinkId, session: SessionId, candidate: bool, code: CloseCode) {
         let mut core = self.core.borrow_mut();
-        core.close_websocket(link, code, Vec::new());
         if candidate {
+            core.close_websocket(link, code, Vec::new());
             core.forget_candidate(session, link);
             return;
         }
+        let begun = core.begun(session);
+        core.close_websocket(link, code, begun);
         core.sessions.hot[session.slot as usize].link = None;
         core.close_session(session, DisconnectReason::TransportClose);
     }
@@ -244,6 +248,14 @@ impl Shard {
 }
 
 impl super::core::Core {
+    /// The rest of the frame that was sent in part: a close frame can only follow it.
+    fn begun(&self, session: SessionId) -> Vec<u8> {
+        let outbox = &self.sessions.hot[session.slot as usize].outbox;
+        let mut bytes = outbox.to_vec(&self.log);
+        bytes.truncate(outbox.pinned());
+        bytes
+    }
+
     /// The session no longer probes over `link`.
     pub(super) fn forget_candidate(&mut self, session: SessionId, link: LinkId) {
         if let Some(cold) = self.sessions.get_mut(session)

@@ -536,9 +536,14 @@ impl Peer {
             return started.map(drop).map_err(|error| error.to_string());
         }
         let payload = &text[head.payload_at..];
-        // The latest socket of that name: a namespace may be joined again after it was left.
+        // A namespace may be asked for again after it was left or refused.
         let of_name = |socket: &Socket| socket.namespace == head.namespace;
-        let index = self.sockets.iter().rposition(of_name).ok_or("a namespace never asked for")?;
+        let waits = |socket: &Socket| of_name(socket) && socket.state == State::Connecting;
+        let index = match head.kind {
+            PacketType::Connect | PacketType::ConnectError => self.sockets.iter().position(waits),
+            _ => self.sockets.iter().rposition(of_name),
+        };
+        let index = index.ok_or("an answer to a namespace that was not asked for")?;
         let socket = &mut self.sockets[index];
         let misplaced = || format!("{:?} in this state", String::from_utf8_lossy(text));
         match (&socket.state, head.kind) {
