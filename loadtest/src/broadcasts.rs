@@ -46,6 +46,8 @@ pub(crate) struct Broadcasts {
 pub(crate) struct Window {
     pub(crate) broadcasts: u64,
     pub(crate) deliveries: u64,
+    /// Reads they took: how much the server merged.
+    pub(crate) reads: u64,
     /// Scheduled send to each receipt.
     pub(crate) latency: Latency,
     /// Scheduled send to the last receipt.
@@ -213,5 +215,6 @@ impl Work for Broadcasts {
 
     fn received(&mut self, now: Instant) {
         self.now = now;
+        self.window.reads += 1;
     }
 }

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::Failure;
-use crate::broadcasts::{Broadcasts, Pace};
+use crate::broadcasts::{Broadcasts, Pace, Window};
 use crate::latency::{Latency, Percentiles};
 use crate::measure::{Cpu, Process};
 use crate::server::Server;
@@ -70,6 +70,7 @@ struct Contestant {
 struct Round {
     cost: Cpu,
     deliveries: u64,
+    reads: u64,
     seconds: f64,
     generator_ns: u64,
 }
@@ -91,6 +92,7 @@ pub(crate) struct Line {
     system_ns: f64,
     softirq_ns: f64,
     deliveries_per_second: f64,
+    deliveries_per_read: f64,
     latency: Percentiles,
     last_recipient: Percentiles,
     generator_share: f64,
@@ -193,7 +195,8 @@ impl Contestant {
         let generator_ns = cpu(own)?.since(&own_before).process_ns;
         self.latency.add(&self.work.window.latency);
         self.last.add(&self.work.window.last);
-        Ok(Round { cost, deliveries: self.work.window.deliveries, seconds, generator_ns })
+        let Window { deliveries, reads, .. } = self.work.window;
+        Ok(Round { cost, deliveries, reads, seconds, generator_ns })
     }
 }
 
@@ -240,6 +243,7 @@ fn lines(all: &[Contestant], window: u32) -> Vec<Line> {
             system_ns: sum(|round| round.cost.system_ns) / deliveries,
             softirq_ns: sum(|round| round.cost.softirq_ns) / deliveries,
             deliveries_per_second: deliveries / seconds,
+            deliveries_per_read: deliveries / sum(|round| round.reads).max(1.0),
             latency: contestant.latency.percentiles(),
             last_recipient: contestant.last.percentiles(),
             generator_share: sum(|round| round.generator_ns) / 1e9 / seconds,
@@ -256,7 +260,7 @@ fn print(options: &Options, lines: &[Line]) {
         options.clients, options.payload, first.window, options.rounds, options.slice
     );
     println!(
-        "{:30} {:>7} {:>15} {:>20} {:>6} {:>6} {:>6} {:>10} {:>15} {:>11} {:>5} {:>5}",
+        "{:30} {:>7} {:>15} {:>20} {:>6} {:>6} {:>6} {:>10} {:>6} {:>15} {:>11} {:>5} {:>5}",
         "",
         "median",
         "(p10..p90)",
@@ -265,6 +269,7 @@ fn print(options: &Options, lines: &[Line]) {
         "system",
         "ksoft",
         "per second",
+        "/read",
         "p50/p99 us",
         "last p99",
         "srv%",
@@ -273,7 +278,7 @@ fn print(options: &Options, lines: &[Line]) {
     for line in lines {
         let (cost, ratio) = (line.ns_per_delivery, line.ratio_to_floor);
         println!(
-            "{:30} {:>7.0} {:>15} {:>20} {:>6.0} {:>6.0} {:>6.0} {:>10.0} {:>15} {:>11} {:>5.0} {:>5.0}",
+            "{:30} {:>7.0} {:>15} {:>20} {:>6.0} {:>6.0} {:>6.0} {:>10.0} {:>6.1} {:>15} {:>11} {:>5.0} {:>5.0}",
             line.name,
             cost.median,
             format!("({:.0}..{:.0})", cost.p10, cost.p90),
@@ -282,6 +287,7 @@ fn print(options: &Options, lines: &[Line]) {
             line.system_ns,
             line.softirq_ns,
             line.deliveries_per_second,
+            line.deliveries_per_read,
             format!("{}/{}", line.latency.p50_us, line.latency.p99_us),
             line.last_recipient.p99_us,
             line.server_share * 100.0,
