@@ -451,3 +451,38 @@ fn adopt(fd: &OwnedFd) {
     let _ = SockRef::from(fd).set_nosigpipe(true);
     let _ = fd;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn notices_beyond_one_turn_are_announced() {
+        let links = EVENTS_PER_TURN + 50;
+        if listen::raise_descriptor_limit().0 < 4 * links as u64 {
+            return; // no room for this many here
+        }
+        let mut driver = Mio::new(None).unwrap();
+        let mut peers = Vec::new();
+        for _ in 0..links {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(b"x").unwrap();
+            driver.attach(Handoff::Fd(ours.into())).unwrap();
+            peers.push(theirs);
+        }
+        let mut heard = 0;
+        loop {
+            driver.poll().unwrap();
+            while let Some(Event::Received { .. }) = driver.next() {
+                heard += 1;
+            }
+            if !driver.has_more() {
+                break; // a host would sleep now
+            }
+        }
+        assert_eq!(heard, links);
+    }
+}

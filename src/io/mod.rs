@@ -17,6 +17,8 @@ mod clock;
 pub(crate) mod listen;
 #[allow(unsafe_code)] // mio lends its own descriptor as a number only
 pub(crate) mod mio;
+#[cfg(test)]
+pub(crate) mod sim;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -67,6 +69,7 @@ pub(crate) enum Handoff {
     /// A kernel descriptor.
     Fd(OwnedFd),
     /// A connection of the simulated network.
+    #[cfg_attr(not(test), allow(dead_code, reason = "simulations are tests"))]
     Sim(u64),
 }
 

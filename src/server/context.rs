@@ -13,7 +13,7 @@ use super::ack::Ack;
 use super::error::BadPayload;
 use super::socket::Socket;
 use crate::DisconnectReason;
-use crate::protocol::socket_io::{ArgsError, from_args};
+use crate::protocol::socket_io::{ArgsError, from_args, validate};
 use crate::shard::SocketKey;
 
 /// Marks handlers of events.
@@ -58,6 +58,18 @@ pub struct Context<'c> {
     /// The acknowledgement that the client asks for, until somebody takes it.
     pub(crate) ack: &'c Cell<Option<u64>>,
     pub(crate) reason: Option<DisconnectReason>,
+    /// The payload is known to be valid.
+    pub(crate) checked: Cell<bool>,
+}
+
+impl Context<'_> {
+    /// Checks the payload unless an extractor has done so by reading it.
+    pub(crate) fn check(&self) -> Result<(), Rejection> {
+        if !self.checked.replace(true) && validate(self.payload).is_err() {
+            return Err(Rejection::Invalid);
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Context<'_> {
@@ -114,11 +126,12 @@ pub struct Data<T>(pub T);
 
 impl<T: DeserializeOwned> FromContext<Event> for Data<T> {
     fn from_context(context: &Context<'_>) -> Result<Self, Rejection> {
-        match from_args(context.payload, context.attachments, 1) {
-            Ok(value) => Ok(Self(value)),
-            Err(ArgsError::Syntax(_)) => Err(Rejection::Invalid),
-            Err(error) => Err(Rejection::BadPayload(error.into())),
+        let read = from_args(context.payload, context.attachments, 1);
+        if let Err(ArgsError::Syntax(_)) = read {
+            return Err(Rejection::Invalid);
         }
+        context.checked.set(true);
+        read.map(Self).map_err(|error| Rejection::BadPayload(error.into()))
     }
 }
 

@@ -15,7 +15,7 @@ use super::ack::{BroadcastAckRequest, millis};
 use super::broadcast::{BroadcastOperator, Rooms};
 use super::error::EmitError;
 use super::socket::Socket;
-use crate::shard::port::{Mail, Ports};
+use crate::shard::port::Ports;
 use crate::socket::Target;
 
 /// The server as seen from outside: one namespace of it, `/` at first.
@@ -150,10 +150,7 @@ impl Handle {
     ///
     /// Begins at once; the future ends when every shard is done, and may be dropped.
     pub fn shutdown(&self, deadline: Duration) -> Shutdown {
-        for port in self.ports.all() {
-            // A shutdown always finds room.
-            let _ = port.post(Mail::Shutdown { within_ms: millis(deadline) });
-        }
+        self.ports.shut_down(millis(deadline));
         let mut running = self.running.clone();
         Shutdown(Box::pin(async move {
             // An error means that all shards are gone.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use serde::Serialize;
 
+use super::contain::contained;
 use super::context::{Context, FromContext, Rejection};
 use super::error::{BadPayload, HandlerError};
 use super::socket::Socket;
@@ -29,29 +30,47 @@ pub(crate) struct Hooks {
 impl Hooks {
     fn bad_payload(&self, socket: &SocketKey, event: &str, error: &BadPayload) {
         match &self.bad_payload {
-            Some(hook) => hook(&Socket::new(socket.clone()), event, error),
+            Some(hook) => {
+                contained("on_bad_payload", || hook(&Socket::new(socket.clone()), event, error));
+            }
             None => tracing::warn!(target: "stentor::handler", event, %error, "bad payload"),
         }
     }
 
     pub(crate) fn error(&self, socket: &SocketKey, event: &str, error: &HandlerError) {
         match &self.error {
-            Some(hook) => hook(&Socket::new(socket.clone()), event, error),
+            Some(hook) => {
+                contained("on_error", || hook(&Socket::new(socket.clone()), event, error));
+            }
             None => tracing::error!(target: "stentor::handler", event, %error, "handler failed"),
         }
     }
 }
 
-/// To whom a handler's outcome goes. Owned, so that it may wait for an async handler.
-#[derive(Clone)]
-pub struct ReplyTo {
+/// To whom a handler's outcome goes.
+#[derive(Clone, Copy)]
+pub struct ReplyTo<'r> {
+    socket: &'r SocketKey,
+    hooks: &'r Hooks,
+    event: &'r str,
+    ack: Option<u64>,
+}
+
+/// A [`ReplyTo`] that waits for an async handler.
+struct Waiting {
     socket: SocketKey,
     hooks: Hooks,
     event: String,
     ack: Option<u64>,
 }
 
-impl std::fmt::Debug for ReplyTo {
+impl Waiting {
+    fn as_ref(&self) -> ReplyTo<'_> {
+        ReplyTo { socket: &self.socket, hooks: &self.hooks, event: &self.event, ack: self.ack }
+    }
+}
+
+impl std::fmt::Debug for ReplyTo<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ReplyTo").field("event", &self.event).finish_non_exhaustive()
     }
@@ -92,31 +111,32 @@ pub mod reply {
 
 /// Something a handler may return: a value that serialises (it acknowledges; a tuple becomes
 /// several arguments, `()` none), a `Result` (its error goes to the client when it serialises, to
-/// `on_error` when it is a standard error), or a future of these.
+/// `on_error` when it is a standard error; one that is both is ambiguous, so map it to one), or a
+/// future of these.
 ///
 /// `M` is found by the compiler.
 pub trait IntoReply<M>: 'static {
-    /// What middlewares need to know: whether it went well.
+    /// Acknowledges, or reports the failure.
     #[doc(hidden)]
-    fn outcome(self, to: &ReplyTo);
+    fn outcome(self, to: ReplyTo<'_>);
 
     /// Splits off the future, if this is one.
     #[doc(hidden)]
-    fn into_future(self, to: ReplyTo) -> Option<LocalReply>
+    fn into_future(self, to: ReplyTo<'_>) -> Option<LocalReply>
     where
         Self: Sized,
     {
-        self.outcome(&to);
+        self.outcome(to);
         None
     }
 }
 
 /// An async handler at work.
 #[doc(hidden)]
-pub type LocalReply = LocalFuture<()>;
+pub(crate) type LocalReply = LocalFuture<()>;
 
 impl<T: Serialize + 'static> IntoReply<reply::Plain> for T {
-    fn outcome(self, to: &ReplyTo) {
+    fn outcome(self, to: ReplyTo<'_>) {
         to.value(&self);
     }
 }
@@ -126,7 +146,7 @@ where
     T: Serialize + 'static,
     E: Into<HandlerError> + 'static,
 {
-    fn outcome(self, to: &ReplyTo) {
+    fn outcome(self, to: ReplyTo<'_>) {
         match self {
             Ok(value) => to.value(&value),
             Err(error) => to.failed(&error.into()),
@@ -139,30 +159,33 @@ where
     F: Future + 'static,
     F::Output: IntoReply<M>,
 {
-    fn outcome(self, _to: &ReplyTo) {}
+    fn outcome(self, _to: ReplyTo<'_>) {}
 
-    fn into_future(self, to: ReplyTo) -> Option<LocalReply> {
+    fn into_future(self, to: ReplyTo<'_>) -> Option<LocalReply> {
+        let (socket, hooks) = (to.socket.clone(), to.hooks.clone());
+        let waiting = Waiting { socket, hooks, event: to.event.to_owned(), ack: to.ack };
         Some(Box::pin(async move {
-            match AssertUnwindSafe(self).catch_unwind().await {
-                Ok(value) => value.outcome(&to),
-                Err(panic) => to.failed(&HandlerError::panicked(&*panic)),
+            let work = async { self.await.outcome(waiting.as_ref()) };
+            if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+                waiting.as_ref().failed(&HandlerError::panicked(&*panic));
             }
         }))
     }
 }
 
-impl ReplyTo {
+impl ReplyTo<'_> {
     fn value<T: Serialize>(&self, value: &T) {
         let Some(id) = self.ack else { return };
-        if let Err(error) = acknowledge(&self.socket, id, value) {
-            tracing::debug!(target: "stentor::handler", event = self.event, %error, "no acknowledgement");
+        if let Err(error) = acknowledge(self.socket, id, value) {
+            let event = self.event;
+            tracing::debug!(target: "stentor::handler", event, %error, "no acknowledgement");
         }
     }
 
     fn failed(&self, error: &HandlerError) {
-        self.hooks.error(&self.socket, &self.event, error);
+        self.hooks.error(self.socket, self.event, error);
         if let Some(id) = self.ack {
-            let _ = acknowledge(&self.socket, id, &Failure { error: FAILED });
+            let _ = acknowledge(self.socket, id, &Failure { error: FAILED });
         }
     }
 }
@@ -171,11 +194,8 @@ impl ReplyTo {
 /// or async, of up to eight extractors; `M` is found by the compiler.
 pub trait Handler<K, M>: Send + Sync + 'static {
     #[doc(hidden)]
-    fn call(
-        &self,
-        context: &Context<'_>,
-        to: &mut ReplyTo,
-    ) -> Result<Option<LocalReply>, Rejection>;
+    fn call(&self, context: &Context<'_>, to: ReplyTo<'_>)
+    -> Result<Option<LocalReply>, Rejection>;
 }
 
 macro_rules! handler {
@@ -190,13 +210,17 @@ macro_rules! handler {
             fn call(
                 &self,
                 context: &Context<'_>,
-                to: &mut ReplyTo,
+                mut to: ReplyTo<'_>,
             ) -> Result<Option<LocalReply>, Rejection> {
                 $(let $extractor = $extractor::from_context(context)?;)*
-                let returned = self($($extractor),*);
+                context.check()?;
                 // An `Ack` among the extractors has taken the acknowledgement.
-                to.ack = to.ack.and_then(|_| context.ack.take());
-                Ok(returned.into_future(to.clone()))
+                to.ack = to.ack.and_then(|_| context.ack.get());
+                let returned = self($($extractor),*);
+                if to.ack.is_some() {
+                    context.ack.set(None);
+                }
+                Ok(returned.into_future(to))
             }
         }
     };
@@ -214,7 +238,7 @@ handler!(A, B, C, D, E, G, H, I);
 
 /// A handler without its types.
 pub(crate) type Erased =
-    Arc<dyn Fn(&Context<'_>, &mut ReplyTo) -> Result<Option<LocalReply>, Rejection> + Send + Sync>;
+    Arc<dyn Fn(&Context<'_>, ReplyTo<'_>) -> Result<Option<LocalReply>, Rejection> + Send + Sync>;
 
 pub(crate) fn erase<K, M, H: Handler<K, M>>(handler: H) -> Erased {
     Arc::new(move |context, to| handler.call(context, to))
@@ -229,14 +253,10 @@ pub(crate) fn run(
     acknowledges: bool,
     tasks: &mut Tasks,
 ) -> Result<(), InvalidPayload> {
-    let mut to = ReplyTo {
-        socket: context.socket.clone(),
-        hooks: hooks.clone(),
-        event: context.name.to_owned(),
-        ack: context.ack.get().filter(|_| acknowledges),
-    };
-    let wanted = to.ack;
-    match catch_unwind(AssertUnwindSafe(|| handler(context, &mut to))) {
+    let wanted = context.ack.get().filter(|_| acknowledges);
+    let socket = context.socket;
+    let mut to = ReplyTo { socket, hooks, event: context.name, ack: wanted };
+    match catch_unwind(AssertUnwindSafe(|| handler(context, to))) {
         Ok(Ok(None)) => Ok(()),
         Ok(Ok(Some(mut future))) => {
             if (&mut future).now_or_never().is_none() {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use smallvec::SmallVec;
@@ -17,7 +16,7 @@ use smallvec::SmallVec;
 use super::config::{Config, SlowConsumer};
 use super::link::{After, LinkKind, Links};
 use super::port::{
-    AckWaiter, Answer, Broadcast, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
+    AckWaiter, Answer, Broadcast, Counted, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
 };
 use super::request::Request;
 use super::timers::{TimerKey, Timers, UNSCHEDULED};
@@ -25,7 +24,9 @@ use crate::io::LinkId;
 use crate::protocol::id::{ID_RANDOM_BYTES, Id};
 use crate::protocol::socket_io::Assembler;
 use crate::protocol::websocket::{CloseCode, close_frame};
-use crate::session::{DisconnectReason, Log, Phase, Range, SessionId, Sessions, Sid, Transport};
+use crate::session::{
+    DisconnectReason, Log, Phase, Range, SessionId, Sessions, Sid, Tail, Transport,
+};
 use crate::socket::{Acks, SocketId, SocketState, Sockets, Target};
 use crate::wire;
 
@@ -104,6 +105,9 @@ pub(crate) struct Core {
     pub(crate) sockets: Sockets<Arc<SocketCell>>,
     pub(crate) acks: Acks<AckWaiter, Answer>,
     pub(crate) log: Log,
+    /// Where the frames of rooms and of whole namespaces ended last, by their indices.
+    room_tails: Vec<Tail>,
+    namespace_tails: Vec<Tail>,
     /// Sessions with something to send, each once.
     pub(crate) dirty: VecDeque<u32>,
     /// Sessions whose outbox cannot drain now.
@@ -140,6 +144,8 @@ impl Core {
             sockets: Sockets::new(),
             acks: Acks::new(),
             log: Log::new(),
+            room_tails: Vec::new(),
+            namespace_tails: Vec::new(),
             dirty: VecDeque::new(),
             stalled: Vec::new(),
             outgoing: VecDeque::new(),
@@ -178,10 +184,11 @@ impl Core {
 
     /// Queues whole frames for one session.
     pub(crate) fn send_frames(&mut self, session: u32, frames: &[u8], weight: Weight) {
+        debug_assert!(self.sessions.at(session).is_some(), "bytes for nobody");
         let range = self.log.append(frames);
         let hot = &mut self.sessions.hot[session as usize];
         if Self::fits(&self.config, hot.outbox.len(), range.len(), weight) {
-            if hot.outbox.push(range) {
+            if hot.outbox.push(range, &mut self.log.queues) {
                 self.log.retain(range, 1);
             }
             self.mark_dirty(session);
@@ -243,7 +250,7 @@ impl Core {
         self.counters.dropped += dropped;
         outbox.replace(&mut self.log, kept, pinned);
         if outbox.is_empty() || outbox.len() + range.len() as usize <= bound {
-            if outbox.push(range) {
+            if outbox.push(range, &mut self.log.queues) {
                 self.log.retain(range, 1);
             }
             self.mark_dirty(id.slot);
@@ -259,12 +266,12 @@ impl Core {
     /// member, one hot socket and one hot session, and allocates, clones and wakes nothing.
     pub(crate) fn fan_out(&mut self, target: &Target, frames: &[u8], volatile: bool) -> usize {
         let Some(namespace) = self.sockets.find_namespace(&target.namespace) else { return 0 };
-        let range = self.log.append(frames);
+        let range = self.append_for(namespace, target, frames);
         // Held until the end: a slow recipient's policy may free other references to the chunk.
         self.log.retain(range, 1);
         let (mut reached, mut fresh) = (0, 0);
         let mut slow: SmallVec<[u32; 16]> = SmallVec::new();
-        let Self { sockets, sessions, dirty, config, port, .. } = self;
+        let Self { sockets, sessions, dirty, config, port, log, .. } = self;
         let bound = config.limits.outbox_bytes;
         let shard = port.index();
         sockets.for_each(
@@ -282,7 +289,7 @@ impl Core {
                     slow.push(session);
                     return;
                 }
-                fresh += u32::from(hot.outbox.push(range));
+                fresh += u32::from(hot.outbox.push(range, &mut log.queues));
                 reached += 1;
                 if !hot.dirty {
                     hot.dirty = true;
@@ -299,6 +306,19 @@ impl Core {
             self.touch();
         }
         reached
+    }
+
+    /// Writes a broadcast's frames beside the last ones of the same audience.
+    fn append_for(&mut self, namespace: u32, target: &Target, frames: &[u8]) -> Range {
+        let (tails, index) = match self.sockets.only_room(namespace, &target.rooms) {
+            Some(room) => (&mut self.room_tails, room as usize),
+            None if target.rooms.is_empty() => (&mut self.namespace_tails, namespace as usize),
+            None => return self.log.append(frames),
+        };
+        if tails.len() <= index {
+            tails.resize(index + 1, Tail::NONE);
+        }
+        self.log.append_for(&mut tails[index], frames)
     }
 
     /// A broadcast of this server, local part: fans out and waits for acknowledgements if asked.
@@ -432,6 +452,10 @@ impl Core {
             false => SmallVec::from_elem(socket, 1),
         };
         for socket in leaving {
+            // A DISCONNECT that found no room ended the session with all its sockets.
+            if self.sockets.session_of(socket) != Some(session) {
+                continue;
+            }
             let Some(namespace) = self.sockets.namespace_of(socket) else { continue };
             let name = self.sockets.namespace(namespace).name.clone();
             let frames = wire::disconnect(&name);
@@ -516,16 +540,15 @@ impl Core {
     fn close_over_websocket(&mut self, id: SessionId, reason: DisconnectReason) {
         let hot = &mut self.sessions.hot[id.slot as usize];
         let link = hot.link.take();
-        let unsaid = match reason.is_abrupt() {
-            true => Vec::new(),
-            false => hot.outbox.to_vec(&self.log),
-        };
-        // A frame that was sent in part cannot be followed by a close frame.
-        let cut = hot.outbox.pinned() > 0 && unsaid.is_empty();
+        let mut unsaid = hot.outbox.to_vec(&self.log);
+        if reason.is_abrupt() {
+            // A frame that was sent in part cannot be followed by a close frame.
+            unsaid.truncate(hot.outbox.pinned());
+        }
         hot.outbox.clear(&mut self.log);
         self.free_session(id);
         let Some(link) = link.map(LinkId::from) else { return };
-        if cut || reason == DisconnectReason::PingTimeout {
+        if reason == DisconnectReason::PingTimeout {
             self.drop_link(link);
         } else {
             let code = CloseCode::new(reason.close_code()).unwrap_or(CloseCode::NORMAL);
@@ -545,12 +568,24 @@ impl Core {
                 }
                 self.free_session(id);
             }
-            _ if reason.is_abrupt() => {
+            // A client that is gone, or that cannot keep one poll apart from another.
+            DisconnectReason::TransportError | DisconnectReason::PingTimeout => {
                 hot.outbox.clear(&mut self.log);
                 if let Some(link) = hot.link.take() {
                     self.answer_poll(link.into(), wire::fixed::body::CLOSE);
                 }
                 self.free_session(id);
+            }
+            // What it was to hear is void, but it is told by this poll or by its next.
+            _ if reason.is_abrupt() => {
+                hot.outbox.clear(&mut self.log);
+                match hot.link.take() {
+                    Some(link) => {
+                        self.answer_poll(link.into(), wire::fixed::body::CLOSE);
+                        self.free_session(id);
+                    }
+                    None => self.schedule_session(id),
+                }
             }
             _ if waits && hot.outbox.is_empty() => {
                 if let Some(link) = hot.link.take() {
@@ -622,8 +657,8 @@ impl Core {
 
     /// Frees the link at once.
     pub(crate) fn drop_link(&mut self, link: LinkId) {
-        if self.links.remove(link).is_some() {
-            self.port.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(removed) = self.links.remove(link) {
+            drop(removed.counted.then(|| Counted(self.port.clone())));
             self.driver_ops.push(DriverOp::Close(link));
             self.touch();
         }
@@ -639,8 +674,3 @@ fn resolve_name(shard: u16, name: &str, sockets: &Sockets<Arc<SocketCell>>) -> O
 
 /// Marks a session's timer as not scheduled.
 pub(crate) const NO_TIMER: u64 = UNSCHEDULED;
-
-/// Frames to be sent by many shards.
-pub(crate) fn share(frames: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(frames)
-}

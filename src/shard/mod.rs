@@ -90,9 +90,9 @@ pub(crate) fn with_current<R>(port: &Arc<Port>, act: impl FnOnce(&mut Core) -> R
     })
 }
 
-/// The port of the shard this thread runs.
-pub(crate) fn current_port() -> Option<Arc<Port>> {
-    CURRENT.with(|current| current.borrow().as_ref().map(|shard| shard.port.clone()))
+/// The shard this thread runs.
+pub(crate) fn current() -> Option<Rc<Shard>> {
+    CURRENT.with(|current| current.borrow().clone())
 }
 
 impl Shard {

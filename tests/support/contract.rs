@@ -74,10 +74,10 @@ pub(crate) fn start(driver: DriverKind, shards: usize) -> Fixture {
     let bound = Server::builder()
         .driver(driver)
         .shards(shards)
-        .ping_interval(Duration::from_millis(300))
-        .ping_timeout(Duration::from_millis(1_000))
-        .upgrade_timeout(Duration::from_millis(2_000))
-        .connect_timeout(Duration::from_millis(2_000))
+        .ping_interval(Duration::from_millis(1_000))
+        .ping_timeout(Duration::from_millis(4_000))
+        .upgrade_timeout(Duration::from_millis(3_000))
+        .connect_timeout(Duration::from_millis(3_000))
         .allow_request(|request: &Request| match request.query("deny") {
             Some(words) => Err(words.into_owned()),
             None => Ok(()),

@@ -20,31 +20,32 @@
 //! Tests: the contract suite in `io::tests`; identities, buffers and set-up have their own.
 
 mod buffers;
+mod digest;
 mod identity;
+mod life;
 mod ring;
+mod send;
 mod setup;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use socket2::SockRef;
 
 use self::buffers::Buffers;
+use self::digest::Step;
 use self::identity::{Identity, Op};
-use self::ring::{Completion, Ring};
+use self::ring::Ring;
 pub(crate) use self::setup::{Mode, Unsupported};
 use super::table::Table;
-use super::{Driver, Event, Handoff, LinkId, SEND_BYTES_MAX, SendOp, Short, clock, listen};
+use super::{Driver, Event, Handoff, LinkId, SendOp, Short, clock};
 
 /// Completions taken into one turn. More wait in the queue, and `has_more` says so.
 const COMPLETIONS_PER_TURN: usize = 1024;
-
-// A send's length must fit the kernel's 32 bits.
-const _: () = assert!(SEND_BYTES_MAX <= u32::MAX as usize);
 
 /// Sizes of the ring. Memory per shard: 4 MiB of buffers (touched as needed), 64 B per submission,
 /// 16 B per completion.
@@ -131,17 +132,6 @@ enum Fate {
     Closes,
 }
 
-/// What `next` found, before the buffer is lent.
-enum Step {
-    Accepted { link: LinkId, peer: SocketAddr },
-    AcceptFailed { error: io::Error },
-    Received { link: LinkId, buffer: u16, len: usize },
-    Ended { link: LinkId },
-    Failed { link: LinkId, error: io::Error },
-    Writable { link: LinkId },
-    Detached { link: LinkId, fd: OwnedFd },
-}
-
 /// Whether io_uring works here, found out by using it, and how. For the server to choose a driver
 /// before it starts its shards.
 pub(crate) fn supported() -> Result<Mode, Unsupported> {
@@ -172,249 +162,9 @@ impl Uring {
         Ok(driver)
     }
 
-    fn arm_accept(&mut self) {
-        if let Some(acceptor) = &mut self.acceptor
-            && !(acceptor.armed || acceptor.suspended || acceptor.stopping)
-        {
-            acceptor.armed = true;
-            self.ring.accept(acceptor.listener.as_fd());
-        }
-    }
-
-    fn insert(&mut self, fd: OwnedFd) -> LinkId {
-        let id = self.links.insert(Link {
-            fd,
-            reading: Reading::On,
-            receive: Request::None,
-            writable: Request::None,
-            fate: Fate::Stays,
-            starved: false,
-        });
-        self.arm_receive(id);
-        id
-    }
-
-    /// The link, unless it was closed.
-    fn open_link(&mut self, id: LinkId) -> Option<&mut Link> {
-        self.links.get_mut(id).filter(|link| link.fate != Fate::Closes)
-    }
-
-    /// Receives again if the link is to be read and nothing stands against it.
-    fn arm_receive(&mut self, id: LinkId) {
-        if let Some(link) = self.links.get_mut(id)
-            && (link.fate, link.reading, link.receive) == (Fate::Stays, Reading::On, Request::None)
-            && !link.starved
-        {
-            link.receive = Request::InFlight;
-            self.ring.receive(link.fd.as_fd(), Identity::of(Op::Receive, id));
-        }
-    }
-
-    fn cancel_receive(&mut self, id: LinkId) {
-        if let Some(link) = self.links.get_mut(id)
-            && link.receive == Request::InFlight
-        {
-            link.receive = Request::Cancelled;
-            self.ring.cancel(Identity::of(Op::Receive, id));
-        }
-    }
-
-    /// Starts to take the link out of the kernel's hands.
-    fn leave(&mut self, id: LinkId, fate: Fate) {
-        let Some(link) = self.links.get_mut(id) else { return };
-        link.fate = fate;
-        if link.writable == Request::InFlight {
-            link.writable = Request::Cancelled;
-            self.ring.cancel(Identity::of(Op::Writable, id));
-        }
-        self.cancel_receive(id);
-    }
-
-    /// Lets a leaving link go if the kernel has nothing of it any more.
-    fn let_go(&mut self, id: LinkId) -> Option<Step> {
-        let link = self.links.get(id)?;
-        if (link.receive, link.writable) != (Request::None, Request::None) {
-            return None;
-        }
-        match link.fate {
-            Fate::Stays => None,
-            Fate::Closes => {
-                self.links.remove(id);
-                None
-            }
-            Fate::Detaches => {
-                let fd = self.links.remove(id)?.fd;
-                Some(Step::Detached { link: id, fd })
-            }
-        }
-    }
-
-    /// What follows from a completion.
-    fn digest(&mut self, done: Completion) -> Option<Step> {
-        let id = done.identity.link;
-        match done.identity.op {
-            Op::Accept => self.digest_accept(done),
-            Op::Receive => self.digest_receive(id, done),
-            Op::Writable => {
-                let link = self.links.get_mut(id)?;
-                link.writable = Request::None;
-                match link.fate {
-                    Fate::Stays if link.reading != Reading::Failed => {
-                        Some(Step::Writable { link: id })
-                    }
-                    _ => self.let_go(id),
-                }
-            }
-            Op::Depart => self.let_go(id),
-            // `send` takes its completions itself, and a cancellation only ever says that its
-            // request had ended already.
-            Op::Send | Op::Cancel => None,
-        }
-    }
-
-    fn digest_accept(&mut self, done: Completion) -> Option<Step> {
-        // SAFETY: a successful accept gives us a descriptor that nobody else knows.
-        let accepted = (done.result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(done.result) });
-        let acceptor = self.acceptor.as_mut()?;
-        acceptor.armed = done.goes_on();
-        if acceptor.stopping {
-            if !acceptor.armed {
-                self.acceptor = None; // closes the listener
-            }
-            return None;
-        }
-        let step = match accepted {
-            // No address: it was reset before we came to it.
-            Some(fd) => {
-                peer_address(&fd).map(|peer| Step::Accepted { link: self.insert(fd), peer })
-            }
-            None => {
-                let error = io::Error::from_raw_os_error(-done.result);
-                if listen::accept_error_is_passing(&error) {
-                    None
-                } else {
-                    acceptor.suspended = true;
-                    Some(Step::AcceptFailed { error })
-                }
-            }
-        };
-        self.arm_accept();
-        step
-    }
-
-    fn digest_receive(&mut self, id: LinkId, done: Completion) -> Option<Step> {
-        let Some(link) = self.links.get_mut(id) else {
-            debug_assert!(false, "a slot was freed with its receive in flight");
-            return None;
-        };
-        if !done.goes_on() {
-            link.receive = Request::None;
-        }
-        if let Some(buffer) = done.buffer() {
-            match usize::try_from(done.result) {
-                Ok(len) if len > 0 && link.fate != Fate::Closes => {
-                    if !done.goes_on() {
-                        self.after_last_receive(id);
-                    }
-                    return Some(Step::Received { link: id, buffer, len });
-                }
-                _ => self.buffers.give_back(buffer),
-            }
-        }
-        if done.goes_on() {
-            return None;
-        }
-        let Some(link) = self.links.get_mut(id).filter(|link| link.fate == Fate::Stays) else {
-            return self.end_leaving_receive(id, done.result);
-        };
-        match -done.result {
-            0 => {
-                link.reading = Reading::Ended;
-                return Some(Step::Ended { link: id });
-            }
-            libc::ENOBUFS => {
-                link.starved = true;
-                self.starved.push_back(id);
-            }
-            libc::ECANCELED | libc::EAGAIN | libc::EINTR => self.arm_receive(id),
-            code => {
-                link.reading = Reading::Failed;
-                return Some(Step::Failed { link: id, error: receive_error(code) });
-            }
-        }
-        None
-    }
-
-    /// The receive of a link that leaves has ended. An end of stream stays in the kernel for the
-    /// next owner; an error would not, and keeps the link here.
-    fn end_leaving_receive(&mut self, id: LinkId, result: i32) -> Option<Step> {
-        let link = self.links.get_mut(id)?;
-        let passing = [0, libc::ENOBUFS, libc::ECANCELED, libc::EAGAIN, libc::EINTR];
-        if link.fate == Fate::Detaches && !passing.contains(&-result) {
-            link.fate = Fate::Stays;
-            link.reading = Reading::Failed;
-            return Some(Step::Failed { link: id, error: receive_error(-result) });
-        }
-        self.let_go(id)
-    }
-
-    /// The last completion of a receive brought bytes. What follows comes after these.
-    fn after_last_receive(&mut self, id: LinkId) {
-        match self.links.get(id).map(|link| link.fate) {
-            Some(Fate::Stays) => self.arm_receive(id),
-            Some(_) => self.ring.note(Identity::of(Op::Depart, id), true),
-            None => {}
-        }
-    }
-
-    /// Lets starved links receive again, now that this turn's buffers are back. Not more links than
-    /// there are buffers, or the last would starve again at once, and behind the others.
-    fn feed_starved(&mut self) {
-        for _ in 0..self.buffers.count() {
-            let Some(id) = self.starved.pop_front() else { break };
-            if let Some(link) = self.links.get_mut(id) {
-                link.starved = false;
-                self.arm_receive(id);
-            }
-        }
-    }
-
     fn take_back(&mut self) {
         if let Some(buffer) = self.lent.take() {
             self.buffers.give_back(buffer);
-        }
-    }
-
-    /// Queues sends from `from` on until the ring is full. Answers where it stopped.
-    fn queue_sends(&mut self, batch: &[SendOp<'_>], from: usize, short: &mut Vec<Short>) -> usize {
-        for (op, SendOp { link, bytes }) in batch.iter().enumerate().skip(from) {
-            let refusal = match self.links.get(*link).filter(|link| link.fate == Fate::Stays) {
-                _ if bytes.len() > SEND_BYTES_MAX => io::ErrorKind::InvalidInput,
-                Some(_) if bytes.is_empty() => continue,
-                Some(state) => {
-                    // SAFETY: `batch` is borrowed by `send`, which submits before it returns.
-                    if !unsafe { self.ring.try_send(state.fd.as_fd(), bytes, op as u32) } {
-                        return op;
-                    }
-                    continue;
-                }
-                None => io::ErrorKind::NotConnected,
-            };
-            short.push(Short { op, sent: 0, error: Some(refusal.into()) });
-        }
-        batch.len()
-    }
-
-    /// After a short send: ask once to be told of room.
-    fn await_writable(&mut self, id: LinkId) {
-        if let Some(link) = self.open_link(id)
-            && link.writable == Request::None
-        {
-            link.writable = Request::InFlight;
-            let link = self.links.get(id);
-            if let Some(link) = link {
-                self.ring.poll_writable(link.fd.as_fd(), Identity::of(Op::Writable, id));
-            }
         }
     }
 }
@@ -452,7 +202,7 @@ impl Driver for Uring {
                 self.lent = Some(buffer);
                 match self.buffers.filled(buffer, len) {
                     Some(bytes) => Event::Received { link, bytes },
-                    None => Event::Failed { link, error: receive_error(libc::EIO) },
+                    None => Event::Failed { link, error: io::ErrorKind::InvalidData.into() },
                 }
             }
             Step::Accepted { link, peer } => Event::Accepted { link, peer },
@@ -480,32 +230,7 @@ impl Driver for Uring {
 
     fn send(&mut self, batch: &[SendOp<'_>], short: &mut Vec<Short>) {
         self.take_back();
-        let mut from = 0;
-        while from < batch.len() {
-            let to = self.queue_sends(batch, from, short);
-            let begin = short.len();
-            match self.ring.submit().and_then(|()| self.ring.take_sends()) {
-                Ok(sends) => short.extend(sends.filter_map(|(op, result)| {
-                    let op = op as usize;
-                    fell_short(op, batch.get(op)?.bytes.len(), result)
-                })),
-                Err(_) => {
-                    // The ring is broken, which the next `poll` tells.
-                    short.extend((from..batch.len()).map(|op| Short {
-                        op,
-                        sent: 0,
-                        error: Some(io::ErrorKind::BrokenPipe.into()),
-                    }));
-                    return;
-                }
-            }
-            for one in &short[begin..] {
-                if one.error.is_none() {
-                    self.await_writable(batch[one.op].link);
-                }
-            }
-            from = to;
-        }
+        self.send_batch(batch, short);
     }
 
     fn set_reading(&mut self, link: LinkId, reading: bool) {
@@ -609,25 +334,6 @@ impl Drop for Uring {
 
 /// How often the end waits in vain before it gives the buffers up as lost.
 const DROP_TIMEOUTS: u32 = 50;
-
-fn fell_short(op: usize, len: usize, result: i32) -> Option<Short> {
-    let Ok(sent) = usize::try_from(result) else {
-        let error = match -result {
-            libc::EAGAIN | libc::EINTR => None,
-            code => Some(io::Error::from_raw_os_error(code)),
-        };
-        return Some(Short { op, sent: 0, error });
-    };
-    (sent < len).then_some(Short { op, sent, error: None })
-}
-
-fn receive_error(code: i32) -> io::Error {
-    io::Error::from_raw_os_error(code)
-}
-
-fn peer_address(fd: &OwnedFd) -> Option<SocketAddr> {
-    SockRef::from(fd).peer_addr().ok()?.as_socket()
-}
 
 impl std::fmt::Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
