@@ -17,9 +17,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stentor::{Auth, ConnectError, Data, Namespace, ServeClient, Server, Socket, State};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Always listed, even when nobody is there.
 const ROOMS: [&str; 3] = ["lobby", "music", "random"];
 /// Rooms there may be at a time, those of the users included.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use smallvec::SmallVec;
@@ -17,7 +16,7 @@ use smallvec::SmallVec;
 use super::config::{Config, SlowConsumer};
 use super::link::{After, LinkKind, Links};
 use super::port::{
-    AckWaiter, Answer, Broadcast, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
+    AckWaiter, Answer, Broadcast, Counted, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
 };
 use super::request::Request;
 use super::timers::{TimerKey, Timers, UNSCHEDULED};
@@ -185,10 +184,11 @@ impl Core {
 
     /// Queues whole frames for one session.
     pub(crate) fn send_frames(&mut self, session: u32, frames: &[u8], weight: Weight) {
+        debug_assert!(self.sessions.at(session).is_some(), "bytes for nobody");
         let range = self.log.append(frames);
         let hot = &mut self.sessions.hot[session as usize];
         if Self::fits(&self.config, hot.outbox.len(), range.len(), weight) {
-            if hot.outbox.push(range) {
+            if hot.outbox.push(range, &mut self.log.queues) {
                 self.log.retain(range, 1);
             }
             self.mark_dirty(session);
@@ -250,7 +250,7 @@ impl Core {
         self.counters.dropped += dropped;
         outbox.replace(&mut self.log, kept, pinned);
         if outbox.is_empty() || outbox.len() + range.len() as usize <= bound {
-            if outbox.push(range) {
+            if outbox.push(range, &mut self.log.queues) {
                 self.log.retain(range, 1);
             }
             self.mark_dirty(id.slot);
@@ -271,7 +271,7 @@ impl Core {
         self.log.retain(range, 1);
         let (mut reached, mut fresh) = (0, 0);
         let mut slow: SmallVec<[u32; 16]> = SmallVec::new();
-        let Self { sockets, sessions, dirty, config, port, .. } = self;
+        let Self { sockets, sessions, dirty, config, port, log, .. } = self;
         let bound = config.limits.outbox_bytes;
         let shard = port.index();
         sockets.for_each(
@@ -289,7 +289,7 @@ impl Core {
                     slow.push(session);
                     return;
                 }
-                fresh += u32::from(hot.outbox.push(range));
+                fresh += u32::from(hot.outbox.push(range, &mut log.queues));
                 reached += 1;
                 if !hot.dirty {
                     hot.dirty = true;
@@ -452,6 +452,10 @@ impl Core {
             false => SmallVec::from_elem(socket, 1),
         };
         for socket in leaving {
+            // A DISCONNECT that found no room ended the session with all its sockets.
+            if self.sockets.session_of(socket) != Some(session) {
+                continue;
+            }
             let Some(namespace) = self.sockets.namespace_of(socket) else { continue };
             let name = self.sockets.namespace(namespace).name.clone();
             let frames = wire::disconnect(&name);
@@ -536,16 +540,15 @@ impl Core {
     fn close_over_websocket(&mut self, id: SessionId, reason: DisconnectReason) {
         let hot = &mut self.sessions.hot[id.slot as usize];
         let link = hot.link.take();
-        let unsaid = match reason.is_abrupt() {
-            true => Vec::new(),
-            false => hot.outbox.to_vec(&self.log),
-        };
-        // A frame that was sent in part cannot be followed by a close frame.
-        let cut = hot.outbox.pinned() > 0 && unsaid.is_empty();
+        let mut unsaid = hot.outbox.to_vec(&self.log);
+        if reason.is_abrupt() {
+            // A frame that was sent in part cannot be followed by a close frame.
+            unsaid.truncate(hot.outbox.pinned());
+        }
         hot.outbox.clear(&mut self.log);
         self.free_session(id);
         let Some(link) = link.map(LinkId::from) else { return };
-        if cut || reason == DisconnectReason::PingTimeout {
+        if reason == DisconnectReason::PingTimeout {
             self.drop_link(link);
         } else {
             let code = CloseCode::new(reason.close_code()).unwrap_or(CloseCode::NORMAL);
@@ -654,8 +657,8 @@ impl Core {
 
     /// Frees the link at once.
     pub(crate) fn drop_link(&mut self, link: LinkId) {
-        if self.links.remove(link).is_some() {
-            self.port.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(removed) = self.links.remove(link) {
+            drop(removed.counted.then(|| Counted(self.port.clone())));
             self.driver_ops.push(DriverOp::Close(link));
             self.touch();
         }
@@ -671,8 +674,3 @@ fn resolve_name(shard: u16, name: &str, sockets: &Sockets<Arc<SocketCell>>) -> O
 
 /// Marks a session's timer as not scheduled.
 pub(crate) const NO_TIMER: u64 = UNSCHEDULED;
-
-/// Frames to be sent by many shards.
-pub(crate) fn share(frames: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(frames)
-}

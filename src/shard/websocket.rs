@@ -200,28 +200,26 @@ impl Shard {
         let mut core = self.core.borrow_mut();
         let Some(websocket) = core.links.websocket(link) else { return };
         let (session, candidate) = (websocket.session, websocket.candidate);
-        core.close_websocket(link, error.close_code(), Vec::new());
         if candidate {
+            core.close_websocket(link, error.close_code(), Vec::new());
             core.forget_candidate(session, link);
             return;
         }
-        core.sessions.hot[session.slot as usize].link = None;
         let reason = match error.close_code() {
             CloseCode::TOO_BIG => DisconnectReason::LimitMessageSize,
             _ => DisconnectReason::TransportError,
         };
-        core.close_session(session, reason);
+        core.part(session, link, error.close_code(), reason);
     }
 
     fn websocket_closed(&self, link: LinkId, session: SessionId, candidate: bool, code: CloseCode) {
         let mut core = self.core.borrow_mut();
-        core.close_websocket(link, code, Vec::new());
         if candidate {
+            core.close_websocket(link, code, Vec::new());
             core.forget_candidate(session, link);
             return;
         }
-        core.sessions.hot[session.slot as usize].link = None;
-        core.close_session(session, DisconnectReason::TransportClose);
+        core.part(session, link, code, DisconnectReason::TransportClose);
     }
 
     /// The link broke or ended without a close frame.
@@ -244,6 +242,20 @@ impl Shard {
 }
 
 impl super::core::Core {
+    /// Ends a session whose link is to end with `code`. A peer that says goodbye first gets what
+    /// was queued for it; one that broke the rules gets the rest of what was begun, for a close
+    /// frame in the middle of another frame (or of the response head) would be none.
+    fn part(&mut self, session: SessionId, link: LinkId, code: CloseCode, why: DisconnectReason) {
+        let hot = &mut self.sessions.hot[session.slot as usize];
+        hot.link = None;
+        let mut unsaid = hot.outbox.to_vec(&self.log);
+        if why != DisconnectReason::TransportClose {
+            unsaid.truncate(hot.outbox.pinned());
+        }
+        self.close_websocket(link, code, unsaid);
+        self.close_session(session, why);
+    }
+
     /// The session no longer probes over `link`.
     pub(super) fn forget_candidate(&mut self, session: SessionId, link: LinkId) {
         if let Some(cold) = self.sessions.get_mut(session)
