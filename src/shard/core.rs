@@ -246,12 +246,16 @@ impl Core {
 
     fn drop_old(&mut self, id: SessionId, range: Range) {
         let bound = self.config.limits.outbox_bytes;
+        let speaks = match self.sessions.get(id).map(|cold| &cold.owner.owner) {
+            Some(Owner::Engine { .. }) => wire::Speaks::EngineIo,
+            _ => wire::Speaks::SocketIo,
+        };
         let outbox = &mut self.sessions.hot[id.slot as usize].outbox;
         let over = (outbox.len() + range.len() as usize).saturating_sub(bound);
         // A quarter at a time: the copy is then paid once per many events.
         let excess = over.max(bound / 4);
         let (kept, dropped) =
-            wire::keep_undroppable(&outbox.to_vec(&self.log), outbox.pinned(), excess);
+            wire::keep_undroppable(&outbox.to_vec(&self.log), outbox.pinned(), excess, speaks);
         let pinned = outbox.pinned();
         self.counters.dropped += dropped;
         outbox.replace(&mut self.log, kept, pinned);

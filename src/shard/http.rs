@@ -10,12 +10,12 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::{Shard, TaskKind};
 use super::app::Tasks;
 use super::core::{Client, Core, DriverOp, NO_TIMER, Owner, Weight};
 use super::link::{After, Destination, HttpPhase, LinkKind, Opening, Reader, Reply, WebSocketLink};
 use super::port::EngineCell;
 use super::request::Request;
+use super::{Shard, TaskKind};
 use crate::DisconnectReason;
 use crate::io::LinkId;
 use crate::protocol::engine_io::{Open, PayloadPacket, RequestError, split};

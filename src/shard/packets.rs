@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::{Shard, TaskKind};
 use super::app::{ConnectError, Definition, EngineMessage, Incoming, Tasks};
 use super::core::{Owner, Weight};
 use super::port::{Answer, SocketCell, SocketFacts};
+use super::{Shard, TaskKind};
 use crate::DisconnectReason;
 use crate::protocol::socket_io::{
-    self, Args, ArgsError, Complete, PacketError, PacketHead, PacketType, check_payload, decode_head, event_name, from_args,
-    validate,
+    self, Args, ArgsError, Complete, PacketError, PacketHead, PacketType, check_payload,
+    decode_head, event_name, from_args, validate,
 };
 use crate::session::SessionId;
 use crate::socket::{Answered, SocketId, SocketState};

@@ -291,7 +291,9 @@ pub(crate) struct Ports {
 
 impl Ports {
     pub(crate) fn new(shards: usize, mail_max: usize, mail_bytes_max: usize) -> Self {
-        let ports = (0..shards).map(|index| Arc::new(Port::new(index as u16, mail_max, mail_bytes_max))).collect();
+        let ports = (0..shards)
+            .map(|index| Arc::new(Port::new(index as u16, mail_max, mail_bytes_max)))
+            .collect();
         Self {
             ports,
             ack_ids: AtomicU64::new(0),

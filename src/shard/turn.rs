@@ -11,13 +11,13 @@ use std::task::{Context, Poll};
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 
-use super::{Shard, TaskKind};
 use super::app::{Guest, LocalFuture, Tasks};
 use super::core::{Core, DriverOp, NO_TIMER, Weight};
 use super::flush::Flush;
 use super::link::{After, Destination, HttpLink, HttpPhase, LinkKind, Reply};
 use super::port::{Change, Counted, Mail};
 use super::timers::TimerKey;
+use super::{Shard, TaskKind};
 use crate::DisconnectReason;
 use crate::io::{Driver, Event, Handoff, LinkId};
 use crate::session::{Beat, Phase, SessionId};
