@@ -42,6 +42,9 @@
 // The unsafe parts of the crate are the kernel drivers in `io`; nothing else may.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+pub mod bench;
 mod io;
 mod protocol;
 mod server;

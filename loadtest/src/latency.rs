@@ -1,7 +1,5 @@
 //! Latencies: an HDR histogram in microseconds, and what is told of it.
 
-use std::time::Duration;
-
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -29,12 +27,16 @@ impl Default for Latency {
 
 impl Latency {
     #[inline]
-    pub(crate) fn record(&mut self, latency: Duration) {
-        self.0.saturating_record((latency.as_micros() as u64).clamp(1, MOST_US));
+    pub(crate) fn record(&mut self, nanoseconds: u64) {
+        self.0.saturating_record((nanoseconds / 1_000).clamp(1, MOST_US));
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
         self.0.add(&other.0).expect("invariant: equal bounds");
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(crate) fn percentiles(&self) -> Percentiles {

@@ -6,17 +6,24 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("loadtest reads /proc and speaks epoll and io_uring: it runs on Linux only");
 
-mod broadcasts;
+mod commands;
 mod compare;
-mod fanout;
+mod connect;
+mod contest;
 mod floor;
+mod gate;
+mod idle;
 mod latency;
+mod load;
 mod measure;
+mod report;
+mod runner;
 mod serve;
 mod server;
 mod swarm;
 mod system;
 mod target;
+mod tour;
 mod wire;
 
 use std::io;
@@ -32,20 +39,37 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Options {
+    /// Without a command: a short tour on this machine.
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// One publisher, everybody receives.
+    Fanout(commands::Simple),
+    /// Requests with acknowledgements.
+    Echo(commands::Simple),
+    /// Broadcasts to many rooms.
+    Rooms(commands::Rooms),
+    /// Broadcasts while clients come and go.
+    Churn(commands::Churn),
+    /// Broadcasts, requests, and clients that come and go, all at once.
+    Mixed(commands::Mixed),
+    /// What a connection costs, Socket.IO handshake included.
+    Connect(connect::Options),
+    /// What a client costs that does nothing: memory, and CPU for heartbeats.
+    Idle(idle::Options),
+    /// Stentor and the floor in turns: what stentor adds to the kernel's own cost.
+    CompareFloor(compare::Options),
+    /// The same with other Socket.IO servers (see peers/README.md).
+    Compare(compare::PeerOptions),
+    /// Compares with a baseline and fails on a regression.
+    Gate(gate::Options),
     /// Run stentor with the contract.
     Serve(serve::Serve),
     /// Run the floor: a bare sender without a protocol, with the contract's outside.
     Floor(floor::Options),
-    /// One publisher, everybody receives.
-    Fanout(fanout::Options),
-    /// Stentor and the floor in turns: what stentor adds to the kernel's own cost.
-    CompareFloor(compare::Options),
 }
 
 /// Why a run did not end well.
@@ -62,9 +86,14 @@ enum Failure {
     #[error("messages were lost: {0}")]
     Lost(String),
     #[error(
-        "no descriptors are left after {0} clients: raise the limit (ulimit -n) or use more workers"
+        "{clients} clients need as many descriptors, and this process may open {limit}: \
+         raise the hard limit (ulimit -Hn, or LimitNOFILE of the service)"
     )]
-    Descriptors(u32),
+    Descriptors { clients: u32, limit: u64 },
+    #[error("no descriptors are left after {0} clients: raise the limit (ulimit -n)")]
+    DescriptorsAt(u32),
+    #[error("worse than the baseline: {0}")]
+    Regression(String),
     #[error("interrupted")]
     Interrupted,
 }
@@ -82,13 +111,8 @@ impl Failure {
 fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = match &options.command {
-        Command::Serve(serve) => {
-            tracing_subscriber::fmt().with_writer(io::stderr).init();
-            serve::run(serve)
-        }
-        Command::Floor(floor) => floor::run(floor),
-        Command::Fanout(fanout) => fanout::run(fanout),
-        Command::CompareFloor(compare) => compare::run(compare),
+        None => tour::run(),
+        Some(command) => run(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -96,5 +120,22 @@ fn main() -> ExitCode {
             eprintln!("loadtest: {failure}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Fanout(options) => commands::fanout(options),
+        Command::Echo(options) => commands::echo(options),
+        Command::Rooms(options) => commands::rooms(options),
+        Command::Churn(options) => commands::churn(options),
+        Command::Mixed(options) => commands::mixed(options),
+        Command::Connect(options) => connect::run(options),
+        Command::Idle(options) => idle::run(options),
+        Command::CompareFloor(options) => compare::floor(options),
+        Command::Compare(options) => compare::peers(options),
+        Command::Gate(options) => gate::run(options),
+        Command::Serve(options) => serve::run(options),
+        Command::Floor(options) => floor::run(options),
     }
 }

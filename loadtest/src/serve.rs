@@ -32,9 +32,15 @@ pub(crate) struct Serve {
     /// Pin the whole process to this core.
     #[arg(long)]
     core: Option<usize>,
+    /// Log warnings only.
+    #[arg(long)]
+    quiet: bool,
 }
 
 pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
+    // A measured server says on its first line where it listens; its log goes elsewhere.
+    let level = if options.quiet { "warn" } else { "info" };
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(level).init();
     if let Some(core) = options.core {
         crate::system::pin(core)?;
     }

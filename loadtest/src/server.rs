@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::Failure;
 use crate::measure::Process;
@@ -11,7 +10,8 @@ use crate::target::Target;
 
 /// A server process and where it listens.
 pub(crate) struct Server {
-    child: Child,
+    /// None: somebody else has started it, and ends it.
+    child: Option<Child>,
     pub(crate) target: Target,
     pub(crate) process: Process,
 }
@@ -49,7 +49,7 @@ impl Server {
             (Ok(_), None) => Err(Failure::Server(format!("said {line:?} instead of its address"))),
         };
         match started {
-            Ok((target, process)) => Ok(Self { child, target, process }),
+            Ok((target, process)) => Ok(Self { child: Some(child), target, process }),
             Err(failure) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -58,21 +58,28 @@ impl Server {
         }
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// A server that runs already.
+    pub(crate) fn running(url: &str, pid: u32) -> Result<Self, Failure> {
+        let process = Process::new(pid).map_err(Failure::io("read /proc of the server"))?;
+        Ok(Self { child: None, target: Target::parse(url)?, process })
+    }
+}
+
+/// Lets a program start on one core.
+pub(crate) fn on_core(command: &mut Command, core: usize) {
+    // SAFETY: the closure makes one system call that is safe after fork.
+    unsafe {
+        command.pre_exec(move || {
+            crate::system::pin(core).map_err(|_| std::io::Error::other("cannot pin"))
+        });
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Servers of a measurement have nothing to save; they get a moment to end by themselves.
-        let _ = self.child.kill();
-        let until = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < until {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::sleep(Duration::from_millis(5)),
-                _ => return,
-            }
-        }
+        let Some(child) = &mut self.child else { return };
+        // Servers of a measurement have nothing to save.
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

@@ -35,7 +35,7 @@ pub(crate) enum Phase {
     Closed,
 }
 
-/// One client. What a [`Work`] keeps about it lies in `next` and `note`.
+/// One client. What a [`Work`] keeps about it lies in `next`.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: Option<TcpStream>,
@@ -43,7 +43,6 @@ pub(crate) struct Client {
     partial: Option<Box<Vec<u8>>>,
     /// The sequence number that must come next; 0 before the first.
     pub(crate) next: u64,
-    pub(crate) note: u32,
     pub(crate) phase: Phase,
 }
 
@@ -59,8 +58,11 @@ pub(crate) trait Work {
         reply: &mut Vec<u8>,
     ) -> Result<(), String>;
 
-    /// Called once per read, before its packets: the time of receipt.
-    fn received(&mut self, now: Instant);
+    /// Called once per read, before its packets: now is the time of receipt.
+    fn received(&mut self) {}
+
+    /// A client begins to connect.
+    fn connecting(&mut self, _who: u32) {}
 
     /// A client has come so far that it can be used.
     fn ready(&mut self, _who: u32) {}
@@ -72,8 +74,8 @@ pub(crate) trait Work {
 }
 
 const TIMER: Token = Token(usize::MAX);
-/// Clients of one source address: the ephemeral ports are 28 232.
-const CLIENTS_PER_ADDRESS: u32 = 25_000;
+/// Connections from one source address: there are 28 232 ephemeral ports by default.
+const CONNECTIONS_PER_ADDRESS: u32 = 25_000;
 const READ_BYTES: usize = 256 * 1024;
 
 pub(crate) struct Swarm {
@@ -91,7 +93,8 @@ pub(crate) struct Swarm {
     timer: Timer,
     pub(crate) ready: u32,
     pub(crate) connecting: u32,
-    pub(crate) received_bytes: u64,
+    /// Connections begun so far: they choose the source address.
+    opened: u32,
 }
 
 impl Swarm {
@@ -117,7 +120,7 @@ impl Swarm {
             timer,
             ready: 0,
             connecting: 0,
-            received_bytes: 0,
+            opened: 0,
         })
     }
 
@@ -127,6 +130,12 @@ impl Swarm {
 
     pub(crate) fn client(&mut self, who: u32) -> &mut Client {
         &mut self.clients[who as usize]
+    }
+
+    /// Adds a client that has no connection yet.
+    pub(crate) fn add(&mut self) -> u32 {
+        self.clients.push(Client::new());
+        self.len() - 1
     }
 
     /// Connects until `count` clients are ready, some hundred at a time.
@@ -141,8 +150,8 @@ impl Swarm {
         let mut last = (self.ready, Instant::now());
         while self.ready < count {
             while self.connecting < AT_ONCE && self.len() < count {
-                let who = self.len();
-                self.clients.push(Client::new());
+                let who = self.add();
+                work.connecting(who);
                 self.connect(who)?;
             }
             self.turn(Some(Duration::from_millis(100)), work)?;
@@ -164,8 +173,8 @@ impl Swarm {
 
     /// Begins to connect a client that has no connection.
     pub(crate) fn connect(&mut self, who: u32) -> Result<(), Failure> {
-        let mut stream = self.open(who).map_err(|error| match error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE) => Failure::Descriptors(self.len()),
+        let mut stream = self.open().map_err(|error| match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => Failure::DescriptorsAt(self.len()),
             _ => Failure::io("connect")(error),
         })?;
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -178,6 +187,7 @@ impl Swarm {
         client.phase = Phase::Upgrading;
         client.partial = None;
         client.next = 0;
+        self.opened = self.opened.wrapping_add(1);
         self.connecting += 1;
         let request = std::mem::take(&mut self.request);
         let sent = self.send(who, &request);
@@ -185,17 +195,18 @@ impl Swarm {
         sent
     }
 
-    fn open(&self, who: u32) -> io::Result<TcpStream> {
+    fn open(&self) -> io::Result<TcpStream> {
         let SocketAddr::V4(to) = self.target.address else {
             return TcpStream::connect(self.target.address);
         };
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        if to.ip().is_loopback() && who >= CLIENTS_PER_ADDRESS {
-            // More clients than one address has ports: every 127.x.y.z is ours.
-            let block = who / CLIENTS_PER_ADDRESS;
-            let [_, _, b, c] = (block + 1).to_be_bytes();
+        let block = self.opened / CONNECTIONS_PER_ADDRESS;
+        if to.ip().is_loopback() && block > 0 {
+            // More connections than one address has ports: every 127.x.y.z is ours. Ports of
+            // connections that were closed stay taken for a minute.
+            let [_, _, b, c] = (block % 60_000 + 1).to_be_bytes();
             let from = Ipv4Addr::new(127, 1, b, c);
             crate::system::bind_address_no_port(&socket)?;
             socket.bind(&SocketAddr::new(IpAddr::V4(from), 0).into())?;
@@ -219,6 +230,14 @@ impl Swarm {
         client.phase = Phase::Closed;
         client.partial = None;
         self.unsent.remove(&who);
+    }
+
+    /// Closes all connections and forgets the clients.
+    pub(crate) fn clear(&mut self) {
+        for who in 0..self.len() {
+            self.close(who);
+        }
+        self.clients.clear();
     }
 
     /// Sends bytes for a client; what its socket does not take leaves when it can.
@@ -296,8 +315,7 @@ impl Swarm {
                 }
                 Err(error) => return Err(Failure::io("receive")(error)),
             };
-            work.received(Instant::now());
-            self.received_bytes += length as u64;
+            work.received();
             let whole = match client.partial.take() {
                 None => self.consume(who, None, length, work)?,
                 Some(mut partial) => {
@@ -429,7 +447,7 @@ impl Swarm {
 
 impl Client {
     pub(crate) const fn new() -> Self {
-        Self { stream: None, partial: None, next: 0, note: 0, phase: Phase::Closed }
+        Self { stream: None, partial: None, next: 0, phase: Phase::Closed }
     }
 }
 

@@ -90,6 +90,15 @@ pub(crate) fn bind_address_no_port(socket: &impl AsRawFd) -> io::Result<()> {
     .map(drop)
 }
 
+/// Nanoseconds of the monotonic clock, which all processes of a machine share.
+#[inline]
+pub(crate) fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for writing through the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Whether Ctrl-C was pressed since [`catch_interrupts`].

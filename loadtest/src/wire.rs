@@ -99,6 +99,11 @@ pub(crate) fn publish(out: &mut Vec<u8>, sequence: u64, payload: &[u8]) {
     event(out, format_args!("42[\"publish\",{sequence},\""), payload);
 }
 
+/// The same to one of several rooms.
+pub(crate) fn publish_to(out: &mut Vec<u8>, room: usize, sequence: u64, payload: &[u8]) {
+    event(out, format_args!("42[\"publish_to\",\"r{room}\",{sequence},\""), payload);
+}
+
 /// The same for `echo`, which the server acknowledges.
 pub(crate) fn echo(out: &mut Vec<u8>, ack: u64, payload: &[u8]) {
     event(out, format_args!("42{ack}[\"echo\",\""), payload);

@@ -285,11 +285,14 @@ impl ServerBuilder {
     ///
     /// ```
     /// use stentor::{EngineSocket, Message, Server};
-    /// let server = Server::builder().engine_io("/echo/", |socket: EngineSocket, message: Message| {
+    ///
+    /// fn echo(socket: EngineSocket, message: Message) {
     ///     if let Message::Text(text) = message {
     ///         let _ = socket.send(&text);
     ///     }
-    /// });
+    /// }
+    ///
+    /// let server = Server::builder().engine_io("/echo/", echo);
     /// ```
     #[must_use]
     pub fn engine_io(mut self, path: &str, handler: impl EngineHandler) -> Self {

@@ -118,7 +118,7 @@ impl Fallback {
                 None => Err(io::Error::other("no shard on this thread")),
             };
             return answer.unwrap_or_else(|error| {
-                tracing::debug!(target: "stentor::fallback", %error, "request lost on its way back");
+                tracing::debug!(target: "stentor::fallback", %error, "request lost");
                 let mut answer = Response::new(Body::empty());
                 *answer.status_mut() = StatusCode::BAD_GATEWAY;
                 answer

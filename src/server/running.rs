@@ -165,7 +165,7 @@ impl Start {
         if let Some(core) = self.core
             && !core_affinity::set_for_current(core)
         {
-            tracing::warn!(target: "stentor", shard = self.index, "could not pin the shard's thread");
+            tracing::warn!(target: "stentor", shard = self.index, "could not pin the thread");
         }
         match self.driver {
             #[cfg(target_os = "linux")]
@@ -220,7 +220,7 @@ fn choose(wish: DriverKind) -> Result<DriverKind> {
             Ok(DriverKind::Uring)
         }
         Err(error) if wish == DriverKind::Auto => {
-            tracing::info!(target: "stentor", %error, "driver: readiness, for io_uring is not to be had");
+            tracing::info!(target: "stentor", %error, "driver: readiness, for want of io_uring");
             Ok(DriverKind::Mio)
         }
         Err(source) => Err(Error::Io { what: "set up io_uring", source }),

@@ -241,7 +241,8 @@ impl Socket {
         if with_current(&self.key.port, |core| core.change(self.key.id, &change)).is_none()
             && self.key.port.post(Mail::ChangeSocket { socket: self.key.id, change }).is_err()
         {
-            tracing::warn!(target: "stentor::socket", id = self.id(), "mailbox full: a change is lost");
+            let id = self.id();
+            tracing::warn!(target: "stentor::socket", id, "mailbox full: a change is lost");
         }
     }
 }

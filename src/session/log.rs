@@ -89,6 +89,7 @@ pub(crate) struct Queues(Vec<Box<VecDeque<Range>>>);
 const SPARE_QUEUES_MAX: usize = 4096;
 const SPARE_QUEUE_RANGES_MAX: usize = 64;
 
+#[expect(clippy::box_collection, reason = "as in the outbox: 8 bytes where there is none")]
 impl Queues {
     pub(crate) fn take(&mut self) -> Box<VecDeque<Range>> {
         self.0.pop().unwrap_or_default()

@@ -60,11 +60,9 @@ impl Outbox {
             self.first = range;
             return true;
         }
-        if self.rest.is_none() {
-            if self.first.chunk == range.chunk && self.first.end == range.start {
-                self.first.end = range.end;
-                return false;
-            }
+        if self.rest.is_none() && self.first.chunk == range.chunk && self.first.end == range.start {
+            self.first.end = range.end;
+            return false;
         }
         self.push_rest(range, queues)
     }

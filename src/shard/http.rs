@@ -327,7 +327,8 @@ impl Shard {
     }
 
     fn reply_error(&self, link: LinkId, error: &RequestError, upgrade: bool, has_body: bool) {
-        tracing::debug!(target: "stentor::session", code = error.code(), message = error.message(), "request refused");
+        let (code, message) = (error.code(), error.message());
+        tracing::debug!(target: "stentor::session", code, message, "request refused");
         let mut core = self.core.borrow_mut();
         if upgrade {
             if let Some(entry) = core.links.get_mut(link) {

@@ -223,8 +223,7 @@ impl Shard {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
         let request = core.sessions.get(session)?.owner.request.clone();
-        let index =
-            core.sockets.namespace_or_new(namespace, definition.index, definition.permanent);
+        let index = core.sockets.namespace_or_new(namespace, definition.permanent);
         let id = core.sockets.reserve();
         let key = Arc::new(SocketCell::new(SocketFacts {
             port: self.port.clone(),
@@ -261,7 +260,8 @@ impl Shard {
             session
         };
         key.connected.store(true, Ordering::Release);
-        tracing::debug!(target: "stentor::socket", id = key.name.as_str(), namespace = &*key.namespace, "connected");
+        let (id, namespace) = (key.name.as_str(), &*key.namespace);
+        tracing::debug!(target: "stentor::socket", id, namespace, "connected");
         let mut tasks = Tasks::new();
         self.app.connected(key, &mut tasks);
         self.adopt(Some(session), tasks);

@@ -103,6 +103,9 @@ impl<D: Driver> Turn<D> {
         let idle = core.links.len() == 0 && self.tasks.is_empty();
         let late = self.over_by_ms.is_some_and(|by_ms| core.now_ms >= by_ms);
         if shutting_down && (idle || late) && core.notices.is_empty() {
+            // Polling clients that did not come back to hear of it.
+            let left: Vec<SessionId> = core.sessions.ids().collect();
+            left.into_iter().for_each(|session| core.free_session(session));
             return Outcome::Over;
         }
         let pending = more
@@ -138,7 +141,7 @@ impl<D: Driver> Turn<D> {
                 Event::Writable { link } => shard.core.borrow_mut().writable(link),
                 Event::Detached { link, handoff } => shard.detached(link, handoff),
                 Event::AcceptFailed { error } => {
-                    tracing::warn!(target: "stentor::link", %error, "accepting fails; tried again soon");
+                    tracing::warn!(target: "stentor::link", %error, "accepting fails for now");
                     let mut core = shard.core.borrow_mut();
                     let at_ms = core.now_ms + ACCEPT_RETRY_MS;
                     core.timers.schedule(at_ms, TimerKey::Accept);

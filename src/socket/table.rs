@@ -52,9 +52,6 @@ struct Room {
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) name: Arc<str>,
-    /// Which definition (handlers, middlewares) serves it.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the owner's keys tell it too"))]
-    pub(crate) definition: u32,
     /// Connected sockets.
     members: Vec<u32>,
     rooms: HashMap<Arc<str>, u32>,
@@ -126,14 +123,13 @@ impl<K> Sockets<K> {
     }
 
     /// The namespace's index, made when it does not exist yet.
-    pub(crate) fn namespace_or_new(&mut self, name: &str, definition: u32, permanent: bool) -> u32 {
+    pub(crate) fn namespace_or_new(&mut self, name: &str, permanent: bool) -> u32 {
         if let Some(&index) = self.by_name.get(name) {
             return index;
         }
         let name: Arc<str> = name.into();
         let namespace = Namespace {
             name: name.clone(),
-            definition,
             members: Vec::new(),
             rooms: HashMap::new(),
             sockets: 0,
@@ -531,7 +527,7 @@ mod tests {
     #[test]
     fn a_silenced_member_is_reached_by_no_kind_of_broadcast() {
         let mut sockets = Sockets::new();
-        let namespace = sockets.namespace_or_new("/", 0, true);
+        let namespace = sockets.namespace_or_new("/", true);
         let ids: Vec<SocketId> = (40..42)
             .map(|session| {
                 let id = sockets.reserve();

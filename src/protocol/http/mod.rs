@@ -1,8 +1,8 @@
 //! HTTP/1.1, the server's side of it, as functions of slices.
 //!
-//! Requests are parsed where they lie ([`parse_head`], [`BodyReader`], [`Head::query`]), responses are
-//! written into a caller's buffer ([`write_response`] and its neighbours). What a request *means* is
-//! not known here: no word of Engine.IO or WebSocket beyond the names of header fields.
+//! Requests are parsed where they lie ([`parse_head`], [`BodyReader`]), responses are written into
+//! a caller's buffer ([`write_response`] and its neighbours). What a request *means* is not known
+//! here: no word of Engine.IO or WebSocket beyond the names of header fields.
 //!
 //! Every limit is an argument. Whatever the bytes are, the answer is a value: an error says which
 //! status the peer is owed. Tests stand in each file, long ones in `tests/`.

@@ -3,14 +3,21 @@
 use proptest::prelude::*;
 
 use super::super::log::{CHUNK_BYTES, OWN_CHUNK_BYTES};
-use super::super::{Log, Outbox};
+use super::super::{Log, Outbox, Tail};
 
 const OUTBOXES: usize = 4;
+const AUDIENCES: usize = 5;
 
 #[derive(Debug, Clone)]
 enum Step {
     /// A frame for the outboxes whose bits are set, perhaps for none.
     Broadcast {
+        to: u8,
+        len: usize,
+    },
+    /// The same, written beside the last frame of an audience. Its members come and go.
+    Room {
+        room: usize,
         to: u8,
         len: usize,
     },
@@ -37,14 +44,18 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let of = || 0..OUTBOXES;
-    let len = prop_oneof![
-        12 => 1..64_usize,
-        4 => 1_000..8_000_usize,
-        4 => 40_000..=OWN_CHUNK_BYTES,
-        1 => OWN_CHUNK_BYTES + 1..OWN_CHUNK_BYTES + 3_000,
-    ];
+    let len = || {
+        prop_oneof![
+            12 => 1..64_usize,
+            4 => 1_000..8_000_usize,
+            4 => 40_000..=OWN_CHUNK_BYTES,
+            1 => OWN_CHUNK_BYTES + 1..OWN_CHUNK_BYTES + 3_000,
+        ]
+    };
     prop_oneof![
-        20 => (0..16_u8, len).prop_map(|(to, len)| Step::Broadcast { to, len }),
+        10 => (0..16_u8, len()).prop_map(|(to, len)| Step::Broadcast { to, len }),
+        20 => (0..AUDIENCES, 0..16_u8, len())
+            .prop_map(|(room, to, len)| Step::Room { room, to, len }),
         4 => (of(), 0..=100_usize).prop_map(|(of, percent)| Step::Advance { of, percent }),
         3 => of().prop_map(|of| Step::Clear { of }),
         3 => of().prop_map(|of| Step::CopyOut { of }),
@@ -63,15 +74,19 @@ struct Pair {
 struct World {
     log: Log,
     pairs: [Pair; OUTBOXES],
+    tails: [Tail; AUDIENCES],
     /// Tells frames apart.
     next: u8,
 }
 
 impl World {
-    fn broadcast(&mut self, to: u8, len: usize) {
+    fn broadcast(&mut self, room: Option<usize>, to: u8, len: usize) {
         self.next = self.next.wrapping_add(1);
         let frame = vec![self.next; len];
-        let range = self.log.append(&frame);
+        let range = match room {
+            Some(room) => self.log.append_for(&mut self.tails[room], &frame),
+            None => self.log.append(&frame),
+        };
         self.log.retain(range, 1);
         let mut fresh = 0;
         for (index, pair) in self.pairs.iter_mut().enumerate() {
@@ -87,7 +102,8 @@ impl World {
     fn apply(&mut self, step: &Step) {
         let Self { log, pairs, .. } = self;
         match *step {
-            Step::Broadcast { to, len } => self.broadcast(to, len),
+            Step::Broadcast { to, len } => self.broadcast(None, to, len),
+            Step::Room { room, to, len } => self.broadcast(Some(room), to, len),
             Step::Advance { of, percent } => {
                 let Pair { outbox, naive, pinned } = &mut pairs[of];
                 let count = naive.len() * percent / 100;
@@ -147,7 +163,8 @@ proptest! {
 
     #[test]
     fn outboxes_hold_what_vectors_would(steps in prop::collection::vec(step(), 1..100)) {
-        let mut world = World { log: Log::new(), pairs: Default::default(), next: 0 };
+        let tails = [Tail::NONE; AUDIENCES];
+        let mut world = World { log: Log::new(), pairs: Default::default(), tails, next: 0 };
         for step in &steps {
             world.apply(step);
             world.check();

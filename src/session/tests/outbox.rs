@@ -27,7 +27,8 @@ fn content(log: &Log, outbox: &Outbox) -> String {
 #[test]
 fn a_new_outbox_is_empty() {
     let (mut log, mut outbox) = (Log::new(), Outbox::default());
-    assert!(outbox.is_empty() && outbox.len() == 0 && outbox.pinned() == 0);
+    assert!(outbox.is_empty());
+    assert_eq!((outbox.len(), outbox.pinned()), (0, 0));
     assert_eq!((outbox.single(), outbox.ranges().count()), (None, 0));
     assert!(Range::EMPTY.is_empty());
     outbox.clear(&mut log);

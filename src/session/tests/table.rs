@@ -124,7 +124,9 @@ proptest! {
     /// Reserve (and keep, fill or give back) and remove in any order: every id ever given finds
     /// its own session or none.
     #[test]
-    fn an_id_finds_its_own_session_or_none(steps in prop::collection::vec((0..5_u8, 0..40_usize), 1..150)) {
+    fn an_id_finds_its_own_session_or_none(
+        steps in prop::collection::vec((0..5_u8, 0..40_usize), 1..150),
+    ) {
         let mut sessions = Sessions::new();
         // The ids ever filled with their owners; the living are `true`.
         let mut filled: Vec<(SessionId, u32, bool)> = Vec::new();

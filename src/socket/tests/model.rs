@@ -78,7 +78,7 @@ impl Pair {
         let mut sockets = Sockets::new();
         for (index, (name, permanent)) in NAMESPACES.into_iter().enumerate() {
             if permanent {
-                assert_eq!(sockets.namespace_or_new(name, 0, permanent), index as u32);
+                assert_eq!(sockets.namespace_or_new(name, permanent), index as u32);
             }
         }
         Self { sockets, naive: BTreeMap::new(), ids: Vec::new() }
@@ -88,7 +88,7 @@ impl Pair {
         let (name, permanent) = NAMESPACES[namespace];
         let socket = self.ids.len();
         let session = 1000 + socket as u32;
-        let index = self.sockets.namespace_or_new(name, 0, permanent);
+        let index = self.sockets.namespace_or_new(name, permanent);
         let id = self.sockets.reserve();
         self.sockets.insert(id, session, index, key(socket));
         self.ids.push(id);

@@ -22,7 +22,7 @@ fn reached(sockets: &mut Sockets<&'static str>, to: &[&str], except: &[&str]) ->
 }
 
 fn connecting(sockets: &mut Sockets<&'static str>, session: u32, key: &'static str) -> SocketId {
-    let namespace = sockets.namespace_or_new("/", 0, true);
+    let namespace = sockets.namespace_or_new("/", true);
     let id = sockets.reserve();
     sockets.insert(id, session, namespace, key);
     id
@@ -125,7 +125,7 @@ fn each_socket_is_reached_once_and_exceptions_win() {
 #[test]
 fn an_id_of_another_namespace_names_nobody() {
     let mut sockets = Sockets::new();
-    let elsewhere = sockets.namespace_or_new("/chat", 1, true);
+    let elsewhere = sockets.namespace_or_new("/chat", true);
     let other = sockets.reserve();
     sockets.insert(other, 20, elsewhere, "other");
     sockets.connect(other);
@@ -174,7 +174,7 @@ fn a_stale_id_misses() {
 #[test]
 fn a_reserved_slot_is_nobody_yet() {
     let mut sockets = Sockets::new();
-    let namespace = sockets.namespace_or_new("/", 0, true);
+    let namespace = sockets.namespace_or_new("/", true);
     let id = sockets.reserve();
     sockets.connect(id);
     sockets.join(id, "x");
@@ -212,12 +212,11 @@ fn rooms_are_made_by_the_first_and_freed_by_the_last() {
 #[test]
 fn a_dynamic_namespace_goes_with_its_last_socket() {
     let mut sockets = Sockets::new();
-    let fixed = sockets.namespace_or_new("/", 0, true);
+    let fixed = sockets.namespace_or_new("/", true);
     for round in 0..100 {
         let name = format!("/room-{round}");
-        let index = sockets.namespace_or_new(&name, 7, false);
-        assert_eq!(sockets.namespace_or_new(&name, 8, true), index);
-        assert_eq!(sockets.namespace(index).definition, 7);
+        let index = sockets.namespace_or_new(&name, false);
+        assert_eq!(sockets.namespace_or_new(&name, true), index);
         let refused = sockets.reserve();
         sockets.insert(refused, 1, index, "refused");
         let socket = sockets.reserve();

@@ -62,7 +62,8 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         6 => (len(), attachments())
             .prop_map(|(len, attachments)| Message::Event { len, attachments }),
-        2 => (len(), attachments()).prop_map(|(len, attachments)| Message::Ack { len, attachments }),
+        2 => (len(), attachments())
+            .prop_map(|(len, attachments)| Message::Ack { len, attachments }),
         1 => Just(Message::Connect),
         1 => Just(Message::Disconnect),
         1 => Just(Message::Ping),
