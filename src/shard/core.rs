@@ -127,6 +127,8 @@ pub(crate) struct Core {
     pub(crate) freed_sids: Vec<Box<str>>,
     pub(crate) counters: Counters,
     pub(crate) draining: bool,
+    /// When draining: everything is cut then.
+    pub(crate) over_by_ms: u64,
     /// The turn is running: what is left behind will be seen without waking anybody.
     pub(crate) in_turn: bool,
     pub(crate) waker: Option<Waker>,
@@ -158,6 +160,7 @@ impl Core {
             freed_sids: Vec::new(),
             counters: Counters::default(),
             draining: false,
+            over_by_ms: u64::MAX,
             in_turn: false,
             waker: None,
         }
@@ -636,7 +639,11 @@ impl Core {
 
     /// Lets the link end once its bytes are out.
     pub(crate) fn end_link(&mut self, link: LinkId) {
-        let until_ms = self.now_ms + self.config.timings.linger;
+        // A shutdown gives its own time to say what is queued.
+        let until_ms = match self.draining {
+            true => self.over_by_ms,
+            false => self.now_ms + self.config.timings.linger,
+        };
         if let Some(entry) = self.links.get_mut(link) {
             entry.after = After::Close;
             self.set_link_deadline(link, until_ms);

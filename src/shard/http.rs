@@ -829,8 +829,10 @@ impl Core {
             self.end_link(link);
             return;
         }
-        let until_ms = self.now_ms + self.config.timings.keep_alive_timeout;
-        self.set_link_deadline(link, until_ms);
+        let timings = &self.config.timings;
+        // When shutting down, a client may come for the close of its session, and must then go.
+        let wait = if self.draining { timings.linger } else { timings.keep_alive_timeout };
+        self.set_link_deadline(link, self.now_ms + wait);
         self.resumed.push(link);
     }
 

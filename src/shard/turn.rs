@@ -275,6 +275,7 @@ impl<D: Driver> Turn<D> {
         tracing::info!(target: "stentor", shard = self.shard.port.index(), "shutting down");
         self.over_by_ms = Some(core.now_ms.saturating_add(within_ms));
         core.draining = true;
+        core.over_by_ms = core.now_ms.saturating_add(within_ms);
         core.driver_ops.push(DriverOp::StopAccepting);
         let sessions: Vec<SessionId> = core.sessions.ids().collect();
         for session in sessions {
