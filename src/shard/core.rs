@@ -28,7 +28,7 @@ use crate::protocol::websocket::{CloseCode, close_frame};
 use crate::session::{
     DisconnectReason, Log, Phase, Range, SessionId, Sessions, Sid, Tail, Transport,
 };
-use crate::socket::{Acks, SocketId, SocketState, Sockets, Target};
+use crate::socket::{Acks, SocketId, Sockets, Target};
 use crate::wire;
 
 /// What serves a session.
@@ -367,7 +367,7 @@ impl Core {
         volatile: bool,
         weight: Weight,
     ) -> bool {
-        let Some(session) = self.sockets.session_of(socket) else { return false };
+        let Some(session) = self.sockets.reach_of(socket) else { return false };
         if volatile && !self.sessions.hot[session as usize].is_writable() {
             return true;
         }
@@ -384,7 +384,7 @@ impl Core {
         timeout_ms: u64,
         waiter: tokio::sync::oneshot::Sender<Result<Answer, NoAnswer>>,
     ) {
-        if self.sockets.state(socket) != Some(SocketState::Connected) {
+        if self.sockets.reach_of(socket).is_none() {
             let _ = waiter.send(Err(NoAnswer::Disconnected));
             return;
         }
@@ -428,12 +428,17 @@ impl Core {
         })
     }
 
+    /// The session of a socket that has not ended.
+    pub(crate) fn session_owning(&self, socket: SocketId) -> Option<SessionId> {
+        let session = self.sessions.id_at(self.sockets.session_of(socket)?)?;
+        let client = &self.sessions.get(session)?.owner;
+        client.sockets.contains(&socket).then_some(session)
+    }
+
     /// Ends one socket; its session goes on. No broadcast reaches it from now on.
     pub(crate) fn end_socket(&mut self, socket: SocketId, reason: DisconnectReason) {
-        let Some(session) = self.sockets.session_of(socket) else { return };
-        if let Some(id) = self.sessions.id_at(session)
-            && let Some(cold) = self.sessions.get_mut(id)
-        {
+        let Some(session) = self.session_owning(socket) else { return };
+        if let Some(cold) = self.sessions.get_mut(session) {
             cold.owner.sockets.retain(|other| *other != socket);
         }
         self.sockets.silence(socket);
@@ -443,8 +448,7 @@ impl Core {
 
     /// The server disconnects a socket: a DISCONNECT packet, and the whole connection if `close`.
     pub(crate) fn disconnect_socket(&mut self, socket: SocketId, close: bool) {
-        let Some(session) = self.sockets.session_of(socket) else { return };
-        let Some(id) = self.sessions.id_at(session) else { return };
+        let Some(id) = self.session_owning(socket) else { return };
         let leaving: SmallVec<[SocketId; 1]> = match close {
             true => {
                 self.sessions.get(id).map(|cold| cold.owner.sockets.clone()).unwrap_or_default()
@@ -455,7 +459,7 @@ impl Core {
             let Some(namespace) = self.sockets.namespace_of(socket) else { continue };
             let name = self.sockets.namespace(namespace).name.clone();
             let frames = wire::disconnect(&name);
-            self.send_frames(session, &frames, Weight::Control);
+            self.send_frames(id.slot, &frames, Weight::Control);
             self.end_socket(socket, DisconnectReason::ServerNamespaceDisconnect);
         }
         if close {

@@ -15,7 +15,7 @@ use crate::protocol::socket_io::{
     self, Complete, PacketError, PacketHead, PacketType, check_payload, decode_head, event_name,
     validate,
 };
-use crate::session::SessionId;
+use crate::session::{Phase, SessionId};
 use crate::socket::{Answered, SocketId, SocketState};
 use crate::wire::Encoder;
 
@@ -28,6 +28,10 @@ impl Shard {
         let engine = {
             let core = self.core.borrow();
             let Some(cold) = core.sessions.get(session) else { return };
+            // The rest of a payload that closed its session is nobody's.
+            if cold.phase != Phase::Open {
+                return;
+            }
             match &cold.owner.owner {
                 Owner::SocketIo => None,
                 Owner::Engine { endpoint, key } => Some((*endpoint, key.clone())),
@@ -49,6 +53,9 @@ impl Shard {
     pub(super) fn engine_binary(self: &Rc<Self>, session: SessionId, bytes: &[u8]) {
         let mut core = self.core.borrow_mut();
         let Some(cold) = core.sessions.get_mut(session) else { return };
+        if cold.phase != Phase::Open {
+            return;
+        }
         if let Owner::Engine { endpoint, key } = &cold.owner.owner {
             let (endpoint, key) = (*endpoint, key.clone());
             drop(core);
@@ -248,8 +255,7 @@ impl Shard {
             let mut core = self.core.borrow_mut();
             let core = &mut *core;
             // The client may have left while a middleware ran.
-            let live = core.sockets.session_of(key.id).and_then(|slot| core.sessions.id_at(slot));
-            let Some(session) = live.filter(|session| owns(core, *session, key.id)) else { return };
+            let Some(session) = core.session_owning(key.id) else { return };
             let mut encoder = Encoder::default();
             let reply = encoder
                 .packet(|out| socket_io::connect_reply(out, &key.namespace, key.name.as_str()));
@@ -270,9 +276,7 @@ impl Shard {
     fn refuse_socket(self: &Rc<Self>, key: &Arc<SocketCell>, refusal: &ConnectError) {
         let session = {
             let mut core = self.core.borrow_mut();
-            let slot = core.sockets.session_of(key.id);
-            let session = slot.and_then(|slot| core.sessions.id_at(slot));
-            let owned = session.filter(|session| owns(&core, *session, key.id));
+            let owned = core.session_owning(key.id);
             if let Some(cold) = owned.and_then(|session| core.sessions.get_mut(session)) {
                 cold.owner.sockets.retain(|socket| *socket != key.id);
             }
@@ -294,10 +298,6 @@ impl Shard {
         let reply = encoder.packet(|out| socket_io::connect_error(out, namespace, message, data));
         core.send_frames(session.slot, reply, Weight::Control);
     }
-}
-
-fn owns(core: &super::Core, session: SessionId, socket: SocketId) -> bool {
-    core.sessions.get(session).is_some_and(|cold| cold.owner.sockets.contains(&socket))
 }
 
 fn reason_of(error: PacketError) -> DisconnectReason {

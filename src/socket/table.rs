@@ -241,9 +241,18 @@ impl<K> Sockets<K> {
         self.record(id).map(|record| record.namespace)
     }
 
-    /// The session (its slot) the socket belongs to.
+    /// The session (its slot) the socket belongs to. Of a socket that has ended, it may be gone or
+    /// another by now.
     pub(crate) fn session_of(&self, id: SocketId) -> Option<u32> {
         self.record(id).map(|record| record.session)
+    }
+
+    /// The session through which something reaches the socket: none while it is connecting, and
+    /// none as soon as it ends, when its session may already be another's.
+    #[inline]
+    pub(crate) fn reach_of(&self, id: SocketId) -> Option<u32> {
+        self.record(id)?;
+        Some(self.hot[id.slot as usize].session).filter(|session| *session != UNREACHABLE)
     }
 
     /// Number of rooms the socket joined (its own id not counted).
