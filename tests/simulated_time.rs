@@ -1,6 +1,8 @@
 //! What takes time, in virtual time: heartbeats, timeouts, deadlines, shutdown. Each test is named
 //! by its claim. The random whole-server test is `simulation.rs`.
 
+#![allow(clippy::unwrap_used)] // a failed expectation is the verdict
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -336,7 +338,7 @@ fn who_is_being_disconnected_is_out_of_reach_of_the_next_broadcast() {
     let client = connect(&mut sim, Transport::WebSocket);
     sim.handle().disconnect_sockets(false).unwrap();
     sim.handle().emit("news", 1).unwrap();
-    let _ = sim.handle().emit_with_ack::<Value>("news", 1).into_future();
+    drop(sim.handle().emit_with_ack::<Value>("news", 1).into_future());
     sim.run_for(secs(1));
     assert_eq!(sim.state(client), State::Disconnected);
     assert_eq!(sim.events(client), []);
