@@ -17,9 +17,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stentor::{Auth, ConnectError, Data, Namespace, ServeClient, Server, Socket, State};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Always listed, even when nobody is there.
 const ROOMS: [&str; 3] = ["lobby", "music", "random"];
 /// Rooms there may be at a time, those of the users included.
@@ -172,7 +169,7 @@ fn arrive(socket: &Socket, chat: &Chat, name: &str, room: String) -> stentor::Re
 fn depart(socket: &Socket, chat: &Chat) -> stentor::Result<Option<Person>> {
     let Some(person) = chat.book().remove(socket.id()) else { return Ok(None) };
     socket.leave(&person.room);
-    socket.to(&person.room).emit("left", &json!({ "person": person, "at": now_ms() }))?;
+    socket.to(&person.room).emit("left", json!({ "person": person, "at": now_ms() }))?;
     Ok(Some(person))
 }
 
@@ -225,7 +222,7 @@ fn switch(
 
 fn typing(socket: Socket, Data(on): Data<bool>, State(chat): State<Chat>) -> stentor::Result<()> {
     let Some(person) = chat.book().people.get(socket.id()).cloned() else { return Ok(()) };
-    Ok(socket.to(&person.room).emit("typing", &json!({ "person": person, "on": on }))?)
+    Ok(socket.to(&person.room).emit("typing", json!({ "person": person, "on": on }))?)
 }
 
 fn leave(socket: Socket, State(chat): State<Chat>) -> stentor::Result<()> {

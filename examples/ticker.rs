@@ -8,10 +8,6 @@ use std::time::{Duration, Instant};
 
 use stentor::{Handle, Server, Socket};
 
-// Many small allocations that live as long as their connection: what mimalloc is good at.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The publisher is a plain thread; `Handle` works from any thread or runtime.
 fn publish(handle: &Handle) -> stentor::Result<()> {
     let started = Instant::now();

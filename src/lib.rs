@@ -42,6 +42,9 @@
 // The unsafe parts of the crate are the kernel drivers in `io`; nothing else may.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+pub mod bench;
 mod io;
 mod protocol;
 mod server;
@@ -57,3 +60,8 @@ pub use session::DisconnectReason;
 pub use shard::app::ConnectError;
 pub use shard::config::{ServeClient, SlowConsumer};
 pub use shard::request::Request;
+
+/// The programs of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -38,7 +38,7 @@ pub(crate) fn raise_descriptor_limit() -> (u64, u64) {
     }
     // macOS names no finite hard limit but refuses more than this constant.
     #[cfg(target_vendor = "apple")]
-    let target = limit.rlim_max.min(libc::OPEN_MAX as libc::rlim_t);
+    let target = limit.rlim_max.min(APPLE_OPEN_MAX);
     #[cfg(not(target_vendor = "apple"))]
     let target = limit.rlim_max;
     if limit.rlim_cur < target {
@@ -50,6 +50,10 @@ pub(crate) fn raise_descriptor_limit() -> (u64, u64) {
     }
     (limit.rlim_cur, limit.rlim_max)
 }
+
+/// `OPEN_MAX` of macOS's sys/syslimits.h.
+#[cfg(target_vendor = "apple")]
+const APPLE_OPEN_MAX: libc::rlim_t = 10_240;
 
 /// Whether a failed accept concerns one connection that is gone already, so that the next accept
 /// may be tried at once. Everything else (no descriptors, no memory) would only fail again.

@@ -68,6 +68,7 @@ pub(crate) enum Handoff {
     /// A kernel descriptor.
     Fd(OwnedFd),
     /// A connection of the simulated network.
+    #[cfg_attr(not(test), allow(dead_code, reason = "simulations are tests"))]
     Sim(u64),
 }
 

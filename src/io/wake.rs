@@ -29,11 +29,12 @@ impl WakeEdge {
     }
 
     /// Waits for an edge.
+    #[cfg(test)]
     pub(crate) async fn wait(&self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_wait(cx)).await
     }
 
-    /// [`Self::wait`] for a hand-written future. Only the last task that asked is woken.
+    /// Waits for an edge in a hand-written future. Only the last task that asked is woken.
     pub(crate) fn poll_wait(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.descriptor.poll_read_ready(cx))?.clear_ready();
         Poll::Ready(Ok(()))

@@ -3,29 +3,32 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use regex::Regex;
 
+use super::contain::{contained, contained_step};
 use super::context::{Context, States};
 use super::engine::{EngineHandler, EngineSocket, Message};
 use super::handler::{Erased, run};
 use super::namespace::{AuthPayload, Namespace};
 use crate::DisconnectReason;
-use crate::io::Handoff;
 use crate::shard::app::{
-    App, ConnectError, Definition, EngineMessage, Incoming, InvalidPayload, LocalFuture, Tasks,
+    App, ConnectError, Definition, EngineMessage, Guest, Incoming, InvalidPayload, LocalFuture,
+    Tasks,
 };
 use crate::shard::port::EngineCell;
 use crate::shard::request::Request;
 use crate::shard::{SocketKey, Step};
 
+/// `ServerBuilder::dynamic_namespace_where`.
+pub(crate) type Matches = Box<dyn Fn(&str, AuthPayload<'_>) -> bool + Send + Sync>;
+
 /// Which names a dynamic namespace takes.
 pub(crate) enum Matcher {
     Pattern(Regex),
-    Function(Box<dyn Fn(&str, AuthPayload<'_>) -> bool + Send + Sync>),
+    Function(Matches),
 }
 
 impl Matcher {
@@ -40,6 +43,9 @@ impl Matcher {
 /// `ServerBuilder::allow_request`, plain or async.
 pub(crate) type AllowRequest = Box<dyn Fn(Arc<Request>) -> Step<Result<(), String>> + Send + Sync>;
 
+/// `ServerBuilder::generate_id`.
+pub(crate) type GenerateId = Box<dyn Fn(&Request) -> String + Send + Sync>;
+
 /// Everything the user registered.
 #[derive(Default)]
 pub(crate) struct Registered {
@@ -49,7 +55,7 @@ pub(crate) struct Registered {
     pub(crate) matchers: Vec<(Matcher, u32)>,
     pub(crate) states: States,
     pub(crate) allow_request: Option<AllowRequest>,
-    pub(crate) generate_id: Option<Box<dyn Fn(&Request) -> String + Send + Sync>>,
+    pub(crate) generate_id: Option<GenerateId>,
     pub(crate) engines: Vec<Box<dyn EngineHandler>>,
     #[cfg(feature = "axum")]
     pub(crate) router: Option<super::fallback::Fallback>,
@@ -94,13 +100,13 @@ impl Registered {
 impl App for Registered {
     fn allow_request(&self, request: &Arc<Request>) -> Step<Result<(), String>> {
         match &self.allow_request {
-            Some(allow) => allow(request.clone()),
+            Some(allow) => contained_step("allow_request", || allow(request.clone()), refusal),
             None => Step::Ready(Ok(())),
         }
     }
 
     fn generate_id(&self, request: &Request) -> Option<String> {
-        self.generate_id.as_ref().map(|generate| generate(request))
+        contained("generate_id", || self.generate_id.as_ref().map(|generate| generate(request)))?
     }
 
     fn definition_of(&self, namespace: &str, auth: Option<&str>) -> Option<Definition> {
@@ -108,7 +114,9 @@ impl App for Registered {
         if let Some(&(_, index)) = named {
             return Some(Definition { index, permanent: true });
         }
-        let matched = self.matchers.iter().find(|(matcher, _)| matcher.matches(namespace, auth));
+        let matched = self.matchers.iter().find(|(matcher, _)| {
+            contained("dynamic_namespace_where", || matcher.matches(namespace, auth)) == Some(true)
+        });
         matched.map(|&(_, index)| Definition { index, permanent: false })
     }
 
@@ -127,7 +135,7 @@ impl App for Registered {
         };
         let middlewares = &self.namespace(socket.definition).middlewares;
         for (index, middleware) in middlewares.iter().enumerate() {
-            match middleware(&context) {
+            match contained_step("middleware", || middleware(&context), internal_error) {
                 Step::Ready(Ok(())) => {}
                 Step::Ready(Err(refusal)) => return Step::Ready(Err(refusal)),
                 Step::Pending(mut future) => match (&mut future).now_or_never() {
@@ -197,7 +205,7 @@ impl App for Registered {
 
     fn engine_opened(&self, endpoint: u16, session: &Arc<EngineCell>, _tasks: &mut Tasks) {
         if let Some(engine) = self.engines.get(usize::from(endpoint)) {
-            engine.on_open(EngineSocket::new(session.clone()));
+            contained("on_open", || engine.on_open(EngineSocket::new(session.clone())));
         }
     }
 
@@ -213,7 +221,8 @@ impl App for Registered {
             EngineMessage::Text(text) => Message::Text(text.to_owned()),
             EngineMessage::Binary(bytes) => Message::Binary(bytes::Bytes::copy_from_slice(bytes)),
         };
-        engine.on_message(EngineSocket::new(session.clone()), message);
+        let socket = EngineSocket::new(session.clone());
+        contained("on_message", || engine.on_message(socket, message));
     }
 
     fn engine_closed(
@@ -224,21 +233,32 @@ impl App for Registered {
         _tasks: &mut Tasks,
     ) {
         if let Some(engine) = self.engines.get(usize::from(endpoint)) {
-            engine.on_close(EngineSocket::new(session.clone()), reason);
+            let socket = EngineSocket::new(session.clone());
+            contained("on_close", || engine.on_close(socket, reason));
         }
     }
 
     #[cfg(feature = "axum")]
-    fn fallback(&self, handoff: Handoff, bytes: Vec<u8>, peer: SocketAddr, tasks: &mut Tasks) {
+    fn fallback(&self, guest: Guest, tasks: &mut Tasks) {
         if let Some(router) = &self.router {
-            tasks.push(router.serve(handoff, bytes, peer));
+            tasks.push(router.serve(guest));
         }
     }
 
     #[cfg(not(feature = "axum"))]
-    fn fallback(&self, handoff: Handoff, _bytes: Vec<u8>, _peer: SocketAddr, _tasks: &mut Tasks) {
-        drop(handoff);
+    fn fallback(&self, guest: Guest, _tasks: &mut Tasks) {
+        drop(guest);
     }
+}
+
+/// What a client is told when the program itself is at fault.
+fn refusal() -> Result<(), String> {
+    Err("internal error".to_owned())
+}
+
+/// [`refusal`] for middlewares.
+fn internal_error() -> Result<(), ConnectError> {
+    Err(ConnectError::new("internal error"))
 }
 
 /// The middlewares after one that needed time.
@@ -253,7 +273,7 @@ fn admit_rest(
         for middleware in rest {
             let step = {
                 let ack = Cell::new(None);
-                middleware(&Context {
+                let context = Context {
                     socket: &socket,
                     states: &states,
                     name: "connection",
@@ -262,7 +282,8 @@ fn admit_rest(
                     ack: &ack,
                     reason: None,
                     checked: Cell::new(true),
-                })
+                };
+                contained_step("middleware", || middleware(&context), internal_error)
             };
             match step {
                 Step::Ready(verdict) => verdict?,

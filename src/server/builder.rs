@@ -95,11 +95,15 @@ macro_rules! setters {
         $($(#[$doc])*
         #[must_use]
         pub fn $name(mut self, value: $type) -> Self {
-            let convert: fn($type) -> _ = $convert;
-            self.$($field).+ = convert(value);
+            self.$($field).+ = converted(value, $convert);
             self
         })*
     };
+}
+
+/// Gives the closures above the type of their argument.
+fn converted<T, U>(value: T, convert: impl FnOnce(T) -> U) -> U {
+    convert(value)
 }
 
 impl ServerBuilder {
@@ -281,11 +285,14 @@ impl ServerBuilder {
     ///
     /// ```
     /// use stentor::{EngineSocket, Message, Server};
-    /// let server = Server::builder().engine_io("/echo/", |socket: EngineSocket, message: Message| {
+    ///
+    /// fn echo(socket: EngineSocket, message: Message) {
     ///     if let Message::Text(text) = message {
     ///         let _ = socket.send(&text);
     ///     }
-    /// });
+    /// }
+    ///
+    /// let server = Server::builder().engine_io("/echo/", echo);
     /// ```
     #[must_use]
     pub fn engine_io(mut self, path: &str, handler: impl EngineHandler) -> Self {
@@ -338,9 +345,10 @@ impl ServerBuilder {
         #[cfg(feature = "axum")]
         if let Some(router) = self.router.take() {
             self.config.fallback = true;
+            let keep_alive = Duration::from_millis(self.config.timings.keep_alive_timeout);
             let ours = std::iter::once(self.config.path.clone())
                 .chain(self.config.engine_paths.iter().cloned());
-            self.registered.router = Some(super::fallback::Fallback::new(router, ours));
+            self.registered.router = Some(super::fallback::Fallback::new(router, ours, keep_alive));
         }
         Ok(())
     }

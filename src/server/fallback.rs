@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -22,14 +23,15 @@ use futures_util::future::{Either, select};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tower_service::Service;
 
+use super::contain::contained_future;
 use crate::io::Handoff;
-use crate::shard::app::LocalFuture;
-use crate::shard::port::{Mail, Port};
+use crate::shard::app::{Guest, LocalFuture};
+use crate::shard::port::{Counted, Mail, Port};
 
 /// The router and the paths that are not its own.
 #[derive(Clone)]
@@ -37,6 +39,8 @@ pub(crate) struct Fallback {
     router: Router,
     /// Paths of the engine: they go back to the shard.
     ours: Arc<[Box<str>]>,
+    /// How long a connection may take to bring its next request.
+    keep_alive: Duration,
 }
 
 impl fmt::Debug for Fallback {
@@ -46,41 +50,47 @@ impl fmt::Debug for Fallback {
 }
 
 impl Fallback {
-    pub(crate) fn new(router: Router, ours: impl IntoIterator<Item = Box<str>>) -> Self {
-        Self { router, ours: ours.into_iter().collect() }
+    pub(crate) fn new(
+        router: Router,
+        ours: impl IntoIterator<Item = Box<str>>,
+        keep_alive: Duration,
+    ) -> Self {
+        Self { router, ours: ours.into_iter().collect(), keep_alive }
     }
 
     /// Serves one connection until it ends.
-    pub(crate) fn serve(
-        &self,
-        handoff: Handoff,
-        bytes: Vec<u8>,
-        peer: SocketAddr,
-    ) -> LocalFuture<()> {
+    pub(crate) fn serve(&self, guest: Guest) -> LocalFuture<()> {
         let fallback = self.clone();
-        Box::pin(async move {
-            if let Err(error) = fallback.run(handoff, bytes, peer).await {
+        let served = async move {
+            if let Err(error) = fallback.run(guest).await {
                 tracing::debug!(target: "stentor::fallback", %error, "connection ends");
             }
-        })
+        };
+        contained_future("router", Box::pin(served), || ())
     }
 
-    async fn run(self, handoff: Handoff, bytes: Vec<u8>, peer: SocketAddr) -> io::Result<()> {
+    async fn run(self, guest: Guest) -> io::Result<()> {
+        let Guest { handoff, bytes, peer, counted } = guest;
         let Handoff::Fd(descriptor) = handoff else {
             return Err(io::Error::other("a simulated connection has no router"));
         };
         let stream = std::net::TcpStream::from(descriptor);
         stream.set_nonblocking(true)?;
-        let stream = Rewound { bytes, at: 0, stream: TcpStream::from_std(stream)? };
+        let stream = TcpStream::from_std(stream)?;
+        let stream = Rewound { bytes, at: 0, stream, _counted: counted };
         let shard = crate::shard::current();
         let port = shard.as_ref().map(|shard| shard.port.clone());
         let mut draining = shard.map(|shard| shard.ports.draining());
         let back = Rc::new(RefCell::new(None));
+        let keep_alive = self.keep_alive;
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let (this, port, back) = (self.clone(), port.clone(), back.clone());
             async move { Ok::<_, Infallible>(this.answer(request, peer, port, back).await) }
         });
         let mut connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            // From one answer to the end of the next head; the first head is here already.
+            .header_read_timeout(keep_alive)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         if let Some(draining) = &mut draining {
@@ -108,7 +118,7 @@ impl Fallback {
                 None => Err(io::Error::other("no shard on this thread")),
             };
             return answer.unwrap_or_else(|error| {
-                tracing::debug!(target: "stentor::fallback", %error, "request lost on its way back");
+                tracing::debug!(target: "stentor::fallback", %error, "request lost");
                 let mut answer = Response::new(Body::empty());
                 *answer.status_mut() = StatusCode::BAD_GATEWAY;
                 answer
@@ -156,7 +166,7 @@ async fn connect_back(peer: SocketAddr, port: &Port) -> io::Result<SendRequest<I
     let (ours, theirs) = UnixStream::pair()?;
     let handoff = Handoff::Fd(theirs.into_std()?.into());
     // A connection always finds room.
-    let _ = port.post(Mail::Connection { handoff, bytes: Vec::new(), peer });
+    let _ = port.post(Mail::Connection { handoff, bytes: Vec::new(), peer, counted: false });
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours))
         .await
         .map_err(io::Error::other)?;
@@ -168,11 +178,13 @@ async fn connect_back(peer: SocketAddr, port: &Port) -> io::Result<SendRequest<I
     Ok(sender)
 }
 
-/// A stream that first gives back what was read from it before.
+/// A stream that first gives back what was read from it before. It goes where the connection
+/// goes, through upgrades too, and the connection counts as long as it lives.
 struct Rewound {
     bytes: Vec<u8>,
     at: usize,
     stream: TcpStream,
+    _counted: Option<Counted>,
 }
 
 impl AsyncRead for Rewound {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use serde::Serialize;
 
+use super::contain::contained;
 use super::context::{Context, FromContext, Rejection};
 use super::error::{BadPayload, HandlerError};
 use super::socket::Socket;
@@ -29,14 +30,18 @@ pub(crate) struct Hooks {
 impl Hooks {
     fn bad_payload(&self, socket: &SocketKey, event: &str, error: &BadPayload) {
         match &self.bad_payload {
-            Some(hook) => hook(&Socket::new(socket.clone()), event, error),
+            Some(hook) => {
+                contained("on_bad_payload", || hook(&Socket::new(socket.clone()), event, error));
+            }
             None => tracing::warn!(target: "stentor::handler", event, %error, "bad payload"),
         }
     }
 
     pub(crate) fn error(&self, socket: &SocketKey, event: &str, error: &HandlerError) {
         match &self.error {
-            Some(hook) => hook(&Socket::new(socket.clone()), event, error),
+            Some(hook) => {
+                contained("on_error", || hook(&Socket::new(socket.clone()), event, error));
+            }
             None => tracing::error!(target: "stentor::handler", event, %error, "handler failed"),
         }
     }
@@ -106,7 +111,8 @@ pub mod reply {
 
 /// Something a handler may return: a value that serialises (it acknowledges; a tuple becomes
 /// several arguments, `()` none), a `Result` (its error goes to the client when it serialises, to
-/// `on_error` when it is a standard error), or a future of these.
+/// `on_error` when it is a standard error; one that is both is ambiguous, so map it to one), or a
+/// future of these.
 ///
 /// `M` is found by the compiler.
 pub trait IntoReply<M>: 'static {
@@ -127,7 +133,7 @@ pub trait IntoReply<M>: 'static {
 
 /// An async handler at work.
 #[doc(hidden)]
-pub type LocalReply = LocalFuture<()>;
+pub(crate) type LocalReply = LocalFuture<()>;
 
 impl<T: Serialize + 'static> IntoReply<reply::Plain> for T {
     fn outcome(self, to: ReplyTo<'_>) {
@@ -159,9 +165,9 @@ where
         let (socket, hooks) = (to.socket.clone(), to.hooks.clone());
         let waiting = Waiting { socket, hooks, event: to.event.to_owned(), ack: to.ack };
         Some(Box::pin(async move {
-            match AssertUnwindSafe(self).catch_unwind().await {
-                Ok(value) => value.outcome(waiting.as_ref()),
-                Err(panic) => waiting.as_ref().failed(&HandlerError::panicked(&*panic)),
+            let work = async { self.await.outcome(waiting.as_ref()) };
+            if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+                waiting.as_ref().failed(&HandlerError::panicked(&*panic));
             }
         }))
     }
@@ -170,15 +176,16 @@ where
 impl ReplyTo<'_> {
     fn value<T: Serialize>(&self, value: &T) {
         let Some(id) = self.ack else { return };
-        if let Err(error) = acknowledge(&self.socket, id, value) {
-            tracing::debug!(target: "stentor::handler", event = self.event, %error, "no acknowledgement");
+        if let Err(error) = acknowledge(self.socket, id, value) {
+            let event = self.event;
+            tracing::debug!(target: "stentor::handler", event, %error, "no acknowledgement");
         }
     }
 
     fn failed(&self, error: &HandlerError) {
-        self.hooks.error(&self.socket, &self.event, error);
+        self.hooks.error(self.socket, self.event, error);
         if let Some(id) = self.ack {
-            let _ = acknowledge(&self.socket, id, &Failure { error: FAILED });
+            let _ = acknowledge(self.socket, id, &Failure { error: FAILED });
         }
     }
 }

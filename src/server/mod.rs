@@ -4,6 +4,7 @@ mod ack;
 mod app;
 mod broadcast;
 mod builder;
+mod contain;
 mod context;
 mod engine;
 mod error;
@@ -26,6 +27,8 @@ pub use engine::{EngineHandler, EngineSocket, Message};
 pub use error::{AckError, BadPayload, EmitError, Error, HandlerError, Result};
 pub use handle::{Handle, Shutdown};
 pub use handler::{Handler, IntoReply, reply};
-pub use namespace::{AuthPayload, Namespace};
+#[doc(hidden)]
+pub use namespace::verdict;
+pub use namespace::{AuthPayload, IntoVerdict, MiddlewareFn, Namespace};
 pub use running::{Bound, Running};
 pub use socket::{Socket, Volatile};

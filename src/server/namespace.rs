@@ -29,9 +29,12 @@ pub mod verdict {
     pub struct Async;
 }
 
-/// What a middleware may return: `Result<(), ConnectError>`, or a future of it.
-#[doc(hidden)]
+/// What a middleware may return: `Result<(), E>` where `E` becomes a [`ConnectError`] (a `String`
+/// or `&str` does), or a future of it.
+///
+/// `M` is found by the compiler.
 pub trait IntoVerdict<M> {
+    #[doc(hidden)]
     fn into_step(self) -> StepOf;
 }
 
@@ -57,7 +60,8 @@ where
     }
 }
 
-/// A function that lets sockets in or refuses them; plain or async.
+/// A function that lets sockets in or refuses them. Implemented for functions and closures, plain
+/// or async, of up to four extractors; `M` is found by the compiler.
 pub trait MiddlewareFn<M>: Send + Sync + 'static {
     #[doc(hidden)]
     fn check(&self, context: &Context<'_>) -> Result<StepOf, Rejection>;
@@ -143,7 +147,7 @@ impl Namespace {
                 Rejection::BadPayload(error) => ConnectError::new(error.to_string()),
                 Rejection::Invalid => ConnectError::new("bad payload"),
                 Rejection::MissingState(name) => {
-                    tracing::error!(target: "stentor::handler", name, "middleware asks for a missing state");
+                    tracing::error!(target: "stentor::handler", name, "no such state");
                     ConnectError::new("internal error")
                 }
             })),

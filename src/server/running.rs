@@ -165,7 +165,7 @@ impl Start {
         if let Some(core) = self.core
             && !core_affinity::set_for_current(core)
         {
-            tracing::warn!(target: "stentor", shard = self.index, "could not pin the shard's thread");
+            tracing::warn!(target: "stentor", shard = self.index, "could not pin the thread");
         }
         match self.driver {
             #[cfg(target_os = "linux")]
@@ -189,6 +189,8 @@ impl Start {
             };
             let mut seed = [0; 32];
             rand::rngs::SysRng.try_fill_bytes(&mut seed).map_err(std::io::Error::other)?;
+            let name = driver.name();
+            tracing::debug!(target: "stentor", shard = index, driver = name, "shard starts");
             let shard = Shard::new(app, config, ports, index, driver.now_ms(), seed);
             let _ = tell.send(Ok(()));
             Ok(Turn::new(shard, driver))
@@ -218,7 +220,7 @@ fn choose(wish: DriverKind) -> Result<DriverKind> {
             Ok(DriverKind::Uring)
         }
         Err(error) if wish == DriverKind::Auto => {
-            tracing::info!(target: "stentor", %error, "driver: readiness, for io_uring is not to be had");
+            tracing::info!(target: "stentor", %error, "driver: readiness, for want of io_uring");
             Ok(DriverKind::Mio)
         }
         Err(source) => Err(Error::Io { what: "set up io_uring", source }),

@@ -53,10 +53,6 @@ impl Socket {
         Self { key }
     }
 
-    pub(crate) fn key(&self) -> &SocketKey {
-        &self.key
-    }
-
     /// The socket's id: 20 characters, another one in each namespace and for each connection. It
     /// names the room that only this socket is in.
     #[must_use]
@@ -245,7 +241,8 @@ impl Socket {
         if with_current(&self.key.port, |core| core.change(self.key.id, &change)).is_none()
             && self.key.port.post(Mail::ChangeSocket { socket: self.key.id, change }).is_err()
         {
-            tracing::warn!(target: "stentor::socket", id = self.id(), "mailbox full: a change is lost");
+            let id = self.id();
+            tracing::warn!(target: "stentor::socket", id, "mailbox full: a change is lost");
         }
     }
 }

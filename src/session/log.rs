@@ -6,6 +6,8 @@
 //!
 //! Tests: `session/tests.rs`.
 
+use std::collections::VecDeque;
+
 /// Size of a shared chunk. Larger than any burst that one turn usually writes, small enough that
 /// a chunk pinned by one slow session costs little until it is copied out.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
@@ -78,9 +80,33 @@ struct Chunk {
     own: bool,
 }
 
+/// Empty queues for outboxes whose ranges do not adjoin, so that such a one allocates nothing.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "the boxes themselves are what is reused")]
+pub(crate) struct Queues(Vec<Box<VecDeque<Range>>>);
+
+/// Queues kept for reuse, and the longest that is kept.
+const SPARE_QUEUES_MAX: usize = 4096;
+const SPARE_QUEUE_RANGES_MAX: usize = 64;
+
+#[expect(clippy::box_collection, reason = "as in the outbox: 8 bytes where there is none")]
+impl Queues {
+    pub(crate) fn take(&mut self) -> Box<VecDeque<Range>> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn keep(&mut self, mut queue: Box<VecDeque<Range>>) {
+        if self.0.len() < SPARE_QUEUES_MAX && queue.capacity() <= SPARE_QUEUE_RANGES_MAX {
+            queue.clear();
+            self.0.push(queue);
+        }
+    }
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub(crate) struct Log {
+    pub(crate) queues: Queues,
     chunks: Vec<Chunk>,
     /// Indices of chunks without bytes and references.
     free: Vec<u32>,
@@ -97,6 +123,7 @@ impl Log {
     pub(crate) fn new() -> Self {
         let first = Chunk { bytes: Vec::new(), life: 0, references: 0, own: false };
         Self {
+            queues: Queues::default(),
             chunks: vec![first],
             free: Vec::new(),
             spare: Vec::new(),
@@ -170,8 +197,10 @@ impl Log {
     }
 
     /// Makes `bytes` a chunk of their own.
-    pub(crate) fn append_own(&mut self, bytes: Vec<u8>) -> Range {
+    pub(crate) fn append_own(&mut self, mut bytes: Vec<u8>) -> Range {
         assert!(bytes.len() <= u32::MAX as usize, "message limits keep frames below 4 GiB");
+        // It may stay for as long as a slow session does, and bounds count bytes, not capacity.
+        bytes.shrink_to_fit();
         let end = bytes.len() as u32;
         let chunk = self.place(bytes, true);
         Range { chunk, start: 0, end }
@@ -209,7 +238,8 @@ impl Log {
         self.rotations
     }
 
-    /// Bytes of memory the log holds, for metrics and tests.
+    /// Bytes of memory the log holds.
+    #[cfg(test)]
     pub(crate) fn capacity_bytes(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.bytes.capacity()).sum::<usize>()
             + self.spare.iter().map(Vec::capacity).sum::<usize>()

@@ -19,5 +19,5 @@ pub use close::DisconnectReason;
 pub(crate) use heartbeat::{Beat, Heartbeat};
 pub(crate) use log::{Log, Range, Tail};
 pub(crate) use outbox::Outbox;
-pub(crate) use table::{Cold, Hot, LinkKey, Phase, SessionId, Sessions, Sid, Transport};
+pub(crate) use table::{Cold, LinkKey, Phase, SessionId, Sessions, Sid, Transport};
 pub(crate) use upgrade::{Probe, Upgrade};

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use super::log::{Log, Range};
+use super::log::{Log, Queues, Range};
 
 /// Pending bytes of one session. 32 bytes; allocates only when ranges do not adjoin.
 #[derive(Debug)]
@@ -54,24 +54,21 @@ impl Outbox {
     /// reference; the caller counts those and retains them together.
     #[inline]
     #[must_use = "a new entry must be retained in the log"]
-    pub(crate) fn push(&mut self, range: Range) -> bool {
+    pub(crate) fn push(&mut self, range: Range, queues: &mut Queues) -> bool {
         self.bytes += range.len();
         if self.first.is_empty() {
             self.first = range;
             return true;
         }
-        if self.rest.is_none() {
-            if self.first.chunk == range.chunk && self.first.end == range.start {
-                self.first.end = range.end;
-                return false;
-            }
-            self.rest = Some(Box::default());
+        if self.rest.is_none() && self.first.chunk == range.chunk && self.first.end == range.start {
+            self.first.end = range.end;
+            return false;
         }
-        self.push_rest(range)
+        self.push_rest(range, queues)
     }
 
-    fn push_rest(&mut self, range: Range) -> bool {
-        let rest = self.rest.get_or_insert_default();
+    fn push_rest(&mut self, range: Range, queues: &mut Queues) -> bool {
+        let rest = self.rest.get_or_insert_with(|| queues.take());
         if let Some(last) = rest.back_mut()
             && last.chunk == range.chunk
             && last.end == range.start
@@ -108,6 +105,7 @@ impl Outbox {
         }
         if let Some(rest) = self.rest.take() {
             rest.iter().for_each(|range| log.release(range.chunk));
+            log.queues.keep(rest);
         }
         *self = Self::default();
     }
@@ -126,15 +124,14 @@ impl Outbox {
             }
             count -= len;
             log.release(self.first.chunk);
-            self.first = self.pop_rest().unwrap_or(Range::EMPTY);
+            self.first = self.pop_rest(&mut log.queues).unwrap_or(Range::EMPTY);
         }
     }
 
-    fn pop_rest(&mut self) -> Option<Range> {
-        let rest = self.rest.as_mut()?;
-        let next = rest.pop_front();
-        if rest.is_empty() {
-            self.rest = None;
+    fn pop_rest(&mut self, queues: &mut Queues) -> Option<Range> {
+        let next = self.rest.as_mut()?.pop_front();
+        if let Some(rest) = self.rest.take_if(|rest| rest.is_empty()) {
+            queues.keep(rest);
         }
         next
     }
@@ -145,7 +142,7 @@ impl Outbox {
         self.clear(log);
         if !kept.is_empty() {
             let range = log.append_own(kept);
-            let fresh = self.push(range);
+            let fresh = self.push(range, &mut log.queues);
             debug_assert!(fresh, "the outbox was just cleared");
             log.retain(range, 1);
         }
@@ -162,10 +159,10 @@ impl Outbox {
         let pinned = self.pinned;
         *self = Self::default();
         let mut shared = Vec::new();
-        let mut place = |own: Vec<u8>, outbox: &mut Self, log: &mut Log| {
+        let place = |own: Vec<u8>, outbox: &mut Self, log: &mut Log| {
             if !own.is_empty() {
                 let range = log.append_own(own);
-                if outbox.push(range) {
+                if outbox.push(range, &mut log.queues) {
                     log.retain(range, 1);
                 }
             }
@@ -177,7 +174,7 @@ impl Outbox {
             } else {
                 place(std::mem::take(&mut shared), self, log);
                 // The entry moves with the reference it already holds.
-                let fresh = self.push(range);
+                let fresh = self.push(range, &mut log.queues);
                 debug_assert!(fresh, "chunks of one's own never adjoin");
             }
         }

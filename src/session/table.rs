@@ -108,22 +108,11 @@ pub(crate) struct Sessions<R> {
     cold: Vec<Option<Cold<R>>>,
     generations: Vec<u32>,
     free: Vec<u32>,
-    live: usize,
 }
 
 impl<R> Sessions<R> {
     pub(crate) fn new() -> Self {
-        Self {
-            hot: Vec::new(),
-            cold: Vec::new(),
-            generations: Vec::new(),
-            free: Vec::new(),
-            live: 0,
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.live
+        Self { hot: Vec::new(), cold: Vec::new(), generations: Vec::new(), free: Vec::new() }
     }
 
     /// Reserves a slot: the id that names of the session can be made of before it is filled.
@@ -147,8 +136,9 @@ impl<R> Sessions<R> {
         let slot = id.slot as usize;
         assert!(self.cold[slot].is_none(), "a slot is filled once after its reservation");
         debug_assert!(self.hot[slot].outbox.is_empty());
+        debug_assert_eq!(id.generation, self.generations[slot], "the reservation of this slot");
+        debug_assert_eq!(cold.generation, id.generation);
         self.cold[slot] = Some(cold);
-        self.live += 1;
     }
 
     #[inline]
@@ -183,7 +173,6 @@ impl<R> Sessions<R> {
         self.hot[slot] = Hot { dirty, stalled, ..Hot::vacant() };
         self.generations[slot] = id.generation.wrapping_add(1);
         self.free.push(id.slot);
-        self.live -= 1;
         cold
     }
 

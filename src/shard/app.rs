@@ -4,12 +4,13 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::port::{EngineCell, SocketCell};
+use super::port::{Counted, EngineCell, SocketCell};
 use super::request::Request;
 use crate::io::Handoff;
 use crate::protocol::socket_io::RawJson;
@@ -114,6 +115,17 @@ pub(crate) enum EngineMessage<'m> {
     Binary(&'m [u8]),
 }
 
+/// A connection that is not Socket.IO's, on its way to the user's router.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) handoff: Handoff,
+    /// What was already read from it.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) peer: SocketAddr,
+    /// Its place in the count of connections, to be kept as long as it.
+    pub(crate) counted: Option<Counted>,
+}
+
 /// See the module's text.
 pub(crate) trait App: Send + Sync + 'static {
     /// Whether a session may be opened. The text of a refusal goes to the client.
@@ -165,11 +177,5 @@ pub(crate) trait App: Send + Sync + 'static {
     );
 
     /// Serves a connection whose request is not Socket.IO's, from the bytes already read.
-    fn fallback(
-        &self,
-        handoff: Handoff,
-        bytes: Vec<u8>,
-        peer: std::net::SocketAddr,
-        tasks: &mut Tasks,
-    );
+    fn fallback(&self, guest: Guest, tasks: &mut Tasks);
 }

@@ -30,7 +30,7 @@ const NAMES: [&str; 8] = [
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
-struct File {
+pub(crate) struct File {
     bytes: Vec<u8>,
     etag: String,
 }
@@ -116,10 +116,7 @@ impl Shard {
             true => "application/json; charset=utf-8",
             false => "application/javascript; charset=utf-8",
         };
-        match head.method {
-            Method::Head => core.reply_empty(link, 200),
-            _ => core.reply(link, 200, Some(kind), &file.bytes),
-        }
+        core.reply(link, 200, Some(kind), &file.bytes);
     }
 
     fn add_reply_field(&self, link: LinkId, name: &str, value: &str) {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use smallvec::SmallVec;
@@ -17,7 +16,7 @@ use smallvec::SmallVec;
 use super::config::{Config, SlowConsumer};
 use super::link::{After, LinkKind, Links};
 use super::port::{
-    AckWaiter, Answer, Broadcast, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
+    AckWaiter, Answer, Broadcast, Counted, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
 };
 use super::request::Request;
 use super::timers::{TimerKey, Timers, UNSCHEDULED};
@@ -28,7 +27,7 @@ use crate::protocol::websocket::{CloseCode, close_frame};
 use crate::session::{
     DisconnectReason, Log, Phase, Range, SessionId, Sessions, Sid, Tail, Transport,
 };
-use crate::socket::{Acks, SocketId, Sockets, Target};
+use crate::socket::{Acks, SocketId, SocketState, Sockets, Target};
 use crate::wire;
 
 /// What serves a session.
@@ -185,10 +184,11 @@ impl Core {
 
     /// Queues whole frames for one session.
     pub(crate) fn send_frames(&mut self, session: u32, frames: &[u8], weight: Weight) {
+        debug_assert!(self.sessions.at(session).is_some(), "bytes for nobody");
         let range = self.log.append(frames);
         let hot = &mut self.sessions.hot[session as usize];
         if Self::fits(&self.config, hot.outbox.len(), range.len(), weight) {
-            if hot.outbox.push(range) {
+            if hot.outbox.push(range, &mut self.log.queues) {
                 self.log.retain(range, 1);
             }
             self.mark_dirty(session);
@@ -250,7 +250,7 @@ impl Core {
         self.counters.dropped += dropped;
         outbox.replace(&mut self.log, kept, pinned);
         if outbox.is_empty() || outbox.len() + range.len() as usize <= bound {
-            if outbox.push(range) {
+            if outbox.push(range, &mut self.log.queues) {
                 self.log.retain(range, 1);
             }
             self.mark_dirty(id.slot);
@@ -271,7 +271,7 @@ impl Core {
         self.log.retain(range, 1);
         let (mut reached, mut fresh) = (0, 0);
         let mut slow: SmallVec<[u32; 16]> = SmallVec::new();
-        let Self { sockets, sessions, dirty, config, port, .. } = self;
+        let Self { sockets, sessions, dirty, config, port, log, .. } = self;
         let bound = config.limits.outbox_bytes;
         let shard = port.index();
         sockets.for_each(
@@ -289,7 +289,7 @@ impl Core {
                     slow.push(session);
                     return;
                 }
-                fresh += u32::from(hot.outbox.push(range));
+                fresh += u32::from(hot.outbox.push(range, &mut log.queues));
                 reached += 1;
                 if !hot.dirty {
                     hot.dirty = true;
@@ -367,7 +367,7 @@ impl Core {
         volatile: bool,
         weight: Weight,
     ) -> bool {
-        let Some(session) = self.sockets.reach_of(socket) else { return false };
+        let Some(session) = self.sockets.session_of(socket) else { return false };
         if volatile && !self.sessions.hot[session as usize].is_writable() {
             return true;
         }
@@ -384,7 +384,7 @@ impl Core {
         timeout_ms: u64,
         waiter: tokio::sync::oneshot::Sender<Result<Answer, NoAnswer>>,
     ) {
-        if self.sockets.reach_of(socket).is_none() {
+        if self.sockets.state(socket) != Some(SocketState::Connected) {
             let _ = waiter.send(Err(NoAnswer::Disconnected));
             return;
         }
@@ -428,17 +428,12 @@ impl Core {
         })
     }
 
-    /// The session of a socket that has not ended.
-    pub(crate) fn session_owning(&self, socket: SocketId) -> Option<SessionId> {
-        let session = self.sessions.id_at(self.sockets.session_of(socket)?)?;
-        let client = &self.sessions.get(session)?.owner;
-        client.sockets.contains(&socket).then_some(session)
-    }
-
     /// Ends one socket; its session goes on. No broadcast reaches it from now on.
     pub(crate) fn end_socket(&mut self, socket: SocketId, reason: DisconnectReason) {
-        let Some(session) = self.session_owning(socket) else { return };
-        if let Some(cold) = self.sessions.get_mut(session) {
+        let Some(session) = self.sockets.session_of(socket) else { return };
+        if let Some(id) = self.sessions.id_at(session)
+            && let Some(cold) = self.sessions.get_mut(id)
+        {
             cold.owner.sockets.retain(|other| *other != socket);
         }
         self.sockets.silence(socket);
@@ -448,7 +443,8 @@ impl Core {
 
     /// The server disconnects a socket: a DISCONNECT packet, and the whole connection if `close`.
     pub(crate) fn disconnect_socket(&mut self, socket: SocketId, close: bool) {
-        let Some(id) = self.session_owning(socket) else { return };
+        let Some(session) = self.sockets.session_of(socket) else { return };
+        let Some(id) = self.sessions.id_at(session) else { return };
         let leaving: SmallVec<[SocketId; 1]> = match close {
             true => {
                 self.sessions.get(id).map(|cold| cold.owner.sockets.clone()).unwrap_or_default()
@@ -456,10 +452,14 @@ impl Core {
             false => SmallVec::from_elem(socket, 1),
         };
         for socket in leaving {
+            // A DISCONNECT that found no room ended the session with all its sockets.
+            if self.sockets.session_of(socket) != Some(session) {
+                continue;
+            }
             let Some(namespace) = self.sockets.namespace_of(socket) else { continue };
             let name = self.sockets.namespace(namespace).name.clone();
             let frames = wire::disconnect(&name);
-            self.send_frames(id.slot, &frames, Weight::Control);
+            self.send_frames(session, &frames, Weight::Control);
             self.end_socket(socket, DisconnectReason::ServerNamespaceDisconnect);
         }
         if close {
@@ -540,16 +540,15 @@ impl Core {
     fn close_over_websocket(&mut self, id: SessionId, reason: DisconnectReason) {
         let hot = &mut self.sessions.hot[id.slot as usize];
         let link = hot.link.take();
-        let unsaid = match reason.is_abrupt() {
-            true => Vec::new(),
-            false => hot.outbox.to_vec(&self.log),
-        };
-        // A frame that was sent in part cannot be followed by a close frame.
-        let cut = hot.outbox.pinned() > 0 && unsaid.is_empty();
+        let mut unsaid = hot.outbox.to_vec(&self.log);
+        if reason.is_abrupt() {
+            // A frame that was sent in part cannot be followed by a close frame.
+            unsaid.truncate(hot.outbox.pinned());
+        }
         hot.outbox.clear(&mut self.log);
         self.free_session(id);
         let Some(link) = link.map(LinkId::from) else { return };
-        if cut || reason == DisconnectReason::PingTimeout {
+        if reason == DisconnectReason::PingTimeout {
             self.drop_link(link);
         } else {
             let code = CloseCode::new(reason.close_code()).unwrap_or(CloseCode::NORMAL);
@@ -658,8 +657,8 @@ impl Core {
 
     /// Frees the link at once.
     pub(crate) fn drop_link(&mut self, link: LinkId) {
-        if self.links.remove(link).is_some() {
-            self.port.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(removed) = self.links.remove(link) {
+            drop(removed.counted.then(|| Counted(self.port.clone())));
             self.driver_ops.push(DriverOp::Close(link));
             self.touch();
         }
@@ -675,8 +674,3 @@ fn resolve_name(shard: u16, name: &str, sockets: &Sockets<Arc<SocketCell>>) -> O
 
 /// Marks a session's timer as not scheduled.
 pub(crate) const NO_TIMER: u64 = UNSCHEDULED;
-
-/// Frames to be sent by many shards.
-pub(crate) fn share(frames: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(frames)
-}

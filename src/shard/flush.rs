@@ -239,6 +239,7 @@ impl Core {
             }
             After::Detach(_) => {
                 entry.after = After::Nothing;
+                entry.deadline_ms = u64::MAX;
                 self.driver_ops.push(DriverOp::Detach(link));
             }
         }

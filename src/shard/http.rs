@@ -21,7 +21,8 @@ use crate::protocol::engine_io::{Open, PayloadPacket, RequestError, split};
 use crate::protocol::http::{
     self, BodyError, BodyKind, BodyReader, Connection, CorsRequest, HEADERS_MAX, Head, HeadLimits,
     Method, ResponseHead, compress, negotiate, parse_head, write_continue, write_empty,
-    write_error_json, write_poll_head, write_post_ok, write_response, write_upgrade_error,
+    write_error_json, write_head, write_poll_head, write_post_ok, write_response,
+    write_upgrade_error,
 };
 use crate::protocol::socket_io::Assembler;
 use crate::protocol::websocket::{self, HandshakeError};
@@ -67,7 +68,9 @@ impl Shard {
             let began = http.unread.is_empty() && matches!(http.phase, HttpPhase::Head);
             http.unread.extend_from_slice(bytes);
             let waits = !matches!(http.phase, HttpPhase::Body { .. });
-            if waits && http.unread.len() > UNREAD_BYTES_MAX && !http.paused {
+            // A head that is let in must not stop halfway.
+            let unread_max = UNREAD_BYTES_MAX.max(self.config.limits.head_bytes);
+            if waits && http.unread.len() > unread_max && !http.paused {
                 http.paused = true;
                 core.driver_ops.push(DriverOp::SetReading(link, false));
             }
@@ -159,8 +162,8 @@ impl Shard {
             let unwanted = head.method != Method::Post && body != Ok(BodyKind::None);
             http.reply = Reply {
                 connection: if unwanted { Connection::Close } else { head.connection() },
-                headers: Vec::new(),
-                encoding: None,
+                head_only: head.method == Method::Head,
+                ..Reply::default()
             };
             core.set_link_deadline(link, u64::MAX);
         }
@@ -324,7 +327,8 @@ impl Shard {
     }
 
     fn reply_error(&self, link: LinkId, error: &RequestError, upgrade: bool, has_body: bool) {
-        tracing::debug!(target: "stentor::session", code = error.code(), message = error.message(), "request refused");
+        let (code, message) = (error.code(), error.message());
+        tracing::debug!(target: "stentor::session", code, message, "request refused");
         let mut core = self.core.borrow_mut();
         if upgrade {
             if let Some(entry) = core.links.get_mut(link) {
@@ -617,7 +621,9 @@ impl Shard {
     fn leave(&self, link: LinkId, destination: Destination, bytes: Vec<u8>) {
         let Some(peer) = self.peer_of(link) else { return };
         let mut core = self.core.borrow_mut();
-        core.set_link_deadline(link, u64::MAX);
+        // A peer that does not read what it was answered may not stay on the threshold.
+        let until_ms = core.now_ms + self.config.timings.keep_alive_timeout;
+        core.set_link_deadline(link, until_ms);
         if let Some(entry) = core.links.get_mut(link) {
             entry.kind = LinkKind::Leaving { destination, bytes, peer };
             entry.after = After::Detach(destination);
@@ -808,7 +814,11 @@ impl Core {
         let (connection, content_length) = (reply.connection, body.len());
         let head =
             ResponseHead { status, content_type, content_length, connection, extra: &fields };
-        let _ = write_response(&mut entry.out, &head, body);
+        // The fields were checked when the server was built.
+        let _ = match reply.head_only {
+            true => write_head(&mut entry.out, &head),
+            false => write_response(&mut entry.out, &head, body),
+        };
         self.replied(link, connection);
     }
 

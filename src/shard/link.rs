@@ -60,11 +60,18 @@ pub(crate) struct Reply {
     /// Header fields that the answer must carry (CORS, cookie).
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) encoding: Option<Encoding>,
+    /// A HEAD asked: the answer has the length of its body, and no body.
+    pub(crate) head_only: bool,
 }
 
 impl Default for Reply {
     fn default() -> Self {
-        Self { connection: Connection::Implied, headers: Vec::new(), encoding: None }
+        Self {
+            connection: Connection::Implied,
+            headers: Vec::new(),
+            encoding: None,
+            head_only: false,
+        }
     }
 }
 
@@ -131,6 +138,8 @@ pub(crate) struct Link {
     pub(crate) queued: bool,
     /// The peer has ended its side.
     pub(crate) ended: bool,
+    /// Stands in the shard's count of connections.
+    pub(crate) counted: bool,
     pub(crate) after: After,
     pub(crate) deadline_ms: u64,
     pub(crate) timer_tick: u64,
@@ -145,6 +154,7 @@ impl Link {
             blocked: false,
             queued: false,
             ended: false,
+            counted: true,
             after: After::Nothing,
             deadline_ms: u64::MAX,
             timer_tick: UNSCHEDULED,

@@ -91,6 +91,7 @@ pub(crate) fn with_current<R>(port: &Arc<Port>, act: impl FnOnce(&mut Core) -> R
 }
 
 /// The shard this thread runs.
+#[cfg(feature = "axum")]
 pub(crate) fn current() -> Option<Rc<Shard>> {
     CURRENT.with(|current| current.borrow().clone())
 }

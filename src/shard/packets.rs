@@ -230,8 +230,7 @@ impl Shard {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
         let request = core.sessions.get(session)?.owner.request.clone();
-        let index =
-            core.sockets.namespace_or_new(namespace, definition.index, definition.permanent);
+        let index = core.sockets.namespace_or_new(namespace, definition.permanent);
         let id = core.sockets.reserve();
         let key = Arc::new(SocketCell::new(SocketFacts {
             port: self.port.clone(),
@@ -255,7 +254,8 @@ impl Shard {
             let mut core = self.core.borrow_mut();
             let core = &mut *core;
             // The client may have left while a middleware ran.
-            let Some(session) = core.session_owning(key.id) else { return };
+            let live = core.sockets.session_of(key.id).and_then(|slot| core.sessions.id_at(slot));
+            let Some(session) = live.filter(|session| owns(core, *session, key.id)) else { return };
             let mut encoder = Encoder::default();
             let reply = encoder
                 .packet(|out| socket_io::connect_reply(out, &key.namespace, key.name.as_str()));
@@ -267,7 +267,8 @@ impl Shard {
             session
         };
         key.connected.store(true, Ordering::Release);
-        tracing::debug!(target: "stentor::socket", id = key.name.as_str(), namespace = &*key.namespace, "connected");
+        let (id, namespace) = (key.name.as_str(), &*key.namespace);
+        tracing::debug!(target: "stentor::socket", id, namespace, "connected");
         let mut tasks = Tasks::new();
         self.app.connected(key, &mut tasks);
         self.adopt(Some(session), tasks);
@@ -276,7 +277,9 @@ impl Shard {
     fn refuse_socket(self: &Rc<Self>, key: &Arc<SocketCell>, refusal: &ConnectError) {
         let session = {
             let mut core = self.core.borrow_mut();
-            let owned = core.session_owning(key.id);
+            let slot = core.sockets.session_of(key.id);
+            let session = slot.and_then(|slot| core.sessions.id_at(slot));
+            let owned = session.filter(|session| owns(&core, *session, key.id));
             if let Some(cold) = owned.and_then(|session| core.sessions.get_mut(session)) {
                 cold.owner.sockets.retain(|socket| *socket != key.id);
             }
@@ -298,6 +301,10 @@ impl Shard {
         let reply = encoder.packet(|out| socket_io::connect_error(out, namespace, message, data));
         core.send_frames(session.slot, reply, Weight::Control);
     }
+}
+
+fn owns(core: &super::Core, session: SessionId, socket: SocketId) -> bool {
+    core.sessions.get(session).is_some_and(|cold| cold.owner.sockets.contains(&socket))
 }
 
 fn reason_of(error: PacketError) -> DisconnectReason {

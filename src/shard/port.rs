@@ -118,6 +118,8 @@ pub(crate) enum Mail {
         handoff: Handoff,
         bytes: Vec<u8>,
         peer: SocketAddr,
+        /// `false`: it is another one's way back from the router, and counted there.
+        counted: bool,
     },
     Shutdown {
         within_ms: u64,
@@ -128,10 +130,28 @@ pub(crate) enum Mail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MailboxFull;
 
+/// One connection in its shard's count, until dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(pub(crate) Arc<Port>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What waits for a shard.
+#[derive(Default)]
+struct Mailbox {
+    letters: Vec<Mail>,
+    /// The shard is over and reads no more.
+    closed: bool,
+}
+
 /// The outside of one shard.
 pub(crate) struct Port {
     index: u16,
-    mail: Mutex<Vec<Mail>>,
+    mail: Mutex<Mailbox>,
     mail_max: usize,
     /// Mail was posted since the shard last looked.
     posted: AtomicBool,
@@ -157,7 +177,7 @@ impl Port {
     fn new(index: u16, mail_max: usize) -> Self {
         Self {
             index,
-            mail: Mutex::new(Vec::new()),
+            mail: Mutex::default(),
             mail_max,
             posted: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -170,15 +190,19 @@ impl Port {
         self.index
     }
 
-    /// Posts mail. A connection and a shutdown always find room: they are bounded elsewhere.
+    /// Posts mail. A connection and a shutdown always find room: they are bounded elsewhere. To a
+    /// shard that is over mail is thrown away, and with it whatever its sender waits for.
     pub(crate) fn post(&self, mail: Mail) -> Result<(), MailboxFull> {
         {
-            let mut box_ = lock(&self.mail);
+            let mut mailbox = lock(&self.mail);
+            if mailbox.closed {
+                return Ok(());
+            }
             let privileged = matches!(mail, Mail::Connection { .. } | Mail::Shutdown { .. });
-            if box_.len() >= self.mail_max && !privileged {
+            if mailbox.letters.len() >= self.mail_max && !privileged {
                 return Err(MailboxFull);
             }
-            box_.push(mail);
+            mailbox.letters.push(mail);
         }
         if !self.posted.swap(true, Ordering::AcqRel) {
             self.waker.wake();
@@ -189,8 +213,19 @@ impl Port {
     /// Swaps the mail out. `into` should be empty; its capacity serves the next round.
     pub(crate) fn take(&self, into: &mut Vec<Mail>) {
         if self.posted.swap(false, Ordering::AcqRel) {
-            std::mem::swap(&mut *lock(&self.mail), into);
+            std::mem::swap(&mut lock(&self.mail).letters, into);
         }
+    }
+
+    /// The shard is over: what waits, and what is still posted, is thrown away.
+    pub(crate) fn close(&self) {
+        let letters = {
+            let mut mailbox = lock(&self.mail);
+            mailbox.closed = true;
+            std::mem::take(&mut mailbox.letters)
+        };
+        // Outside of the lock: it closes descriptors and wakes those who wait for answers.
+        drop(letters);
     }
 
     pub(crate) fn has_mail(&self) -> bool {
@@ -237,6 +272,7 @@ impl Ports {
     }
 
     /// Whether the server shuts down, for those who may wait for it.
+    #[cfg(feature = "axum")]
     pub(crate) fn draining(&self) -> watch::Receiver<bool> {
         self.draining.subscribe()
     }
@@ -361,4 +397,35 @@ pub(crate) struct EngineCell {
     pub(crate) session: SessionId,
     pub(crate) request: Arc<Request>,
     pub(crate) connected: AtomicBool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::Target;
+
+    fn fetch() -> (Mail, oneshot::Receiver<Vec<Arc<SocketCell>>>) {
+        let (reply, sockets) = oneshot::channel();
+        (Mail::Fetch { target: Target::all("/".into()), reply }, sockets)
+    }
+
+    #[test]
+    fn nobody_waits_for_a_shard_that_is_over() {
+        let port = Port::new(0, 2);
+        let (before, mut unread) = fetch();
+        let (after, mut late) = fetch();
+        assert_eq!(port.post(before), Ok(()));
+        port.close();
+        assert_eq!(port.post(after), Ok(()));
+        assert!(matches!(unread.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        assert!(matches!(late.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+    }
+
+    #[test]
+    fn a_full_mailbox_says_so_and_still_takes_a_shutdown() {
+        let port = Port::new(0, 1);
+        assert_eq!(port.post(fetch().0), Ok(()));
+        assert_eq!(port.post(fetch().0), Err(MailboxFull));
+        assert_eq!(port.post(Mail::Shutdown { within_ms: 0 }), Ok(()));
+    }
 }

@@ -11,11 +11,11 @@ use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 
 use super::Shard;
-use super::app::{LocalFuture, Tasks};
+use super::app::{Guest, LocalFuture, Tasks};
 use super::core::{Core, DriverOp, NO_TIMER, Weight};
 use super::flush::Flush;
 use super::link::{Destination, HttpLink, HttpPhase, LinkKind, Reply};
-use super::port::{Change, Mail};
+use super::port::{Change, Counted, Mail};
 use super::timers::TimerKey;
 use crate::DisconnectReason;
 use crate::io::{Driver, Event, Handoff, LinkId};
@@ -37,7 +37,7 @@ pub(crate) enum Outcome {
     Over,
 }
 
-/// A shard and its driver.
+/// A shard and its driver. However it ends, nobody waits for its mail any more.
 pub(crate) struct Turn<D> {
     pub(crate) shard: Rc<Shard>,
     pub(crate) driver: D,
@@ -52,6 +52,12 @@ pub(crate) struct Turn<D> {
 impl<D> std::fmt::Debug for Turn<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Turn").field("shard", &self.shard).finish_non_exhaustive()
+    }
+}
+
+impl<D> Drop for Turn<D> {
+    fn drop(&mut self) {
+        self.shard.port.close();
     }
 }
 
@@ -125,7 +131,7 @@ impl<D: Driver> Turn<D> {
         let Self { shard, driver, .. } = self;
         while let Some(event) = driver.next() {
             match event {
-                Event::Accepted { link, peer } => shard.accepted(link, peer),
+                Event::Accepted { link, peer } => shard.accepted(link, peer, true),
                 Event::Received { link, bytes } => shard.received(link, bytes),
                 Event::Ended { link } => shard.lost(link, false),
                 Event::Failed { link, error } => {
@@ -135,7 +141,7 @@ impl<D: Driver> Turn<D> {
                 Event::Writable { link } => shard.core.borrow_mut().writable(link),
                 Event::Detached { link, handoff } => shard.detached(link, handoff),
                 Event::AcceptFailed { error } => {
-                    tracing::warn!(target: "stentor::link", %error, "accepting fails; tried again soon");
+                    tracing::warn!(target: "stentor::link", %error, "accepting fails for now");
                     let mut core = shard.core.borrow_mut();
                     let at_ms = core.now_ms + ACCEPT_RETRY_MS;
                     core.timers.schedule(at_ms, TimerKey::Accept);
@@ -188,22 +194,24 @@ impl<D: Driver> Turn<D> {
     fn read(&mut self, letter: Mail) {
         let shard = &self.shard;
         match letter {
-            Mail::Connection { handoff, bytes, peer } => self.attach(handoff, bytes, peer),
+            Mail::Connection { handoff, mut bytes, peer, counted } => {
+                let Some(link) = self.attach(handoff) else { return };
+                self.shard.accepted(link, peer, counted);
+                if !bytes.is_empty() {
+                    self.shard.received(link, &mut bytes);
+                }
+            }
             Mail::Shutdown { within_ms } => self.shut_down(within_ms),
             other => shard.core.borrow_mut().read(other),
         }
     }
 
-    fn attach(&mut self, handoff: Handoff, mut bytes: Vec<u8>, peer: std::net::SocketAddr) {
+    fn attach(&mut self, handoff: Handoff) -> Option<LinkId> {
         match self.driver.attach(handoff) {
-            Ok(link) => {
-                self.shard.accepted(link, peer);
-                if !bytes.is_empty() {
-                    self.shard.received(link, &mut bytes);
-                }
-            }
+            Ok(link) => Some(link),
             Err(error) => {
                 tracing::warn!(target: "stentor::link", %error, "a handed-over connection is lost");
+                None
             }
         }
     }
@@ -285,9 +293,11 @@ impl<D: Driver> Turn<D> {
 }
 
 impl Shard {
-    fn accepted(self: &Rc<Self>, link: LinkId, peer: std::net::SocketAddr) {
-        let count = &self.port.connections;
-        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    /// `counted`: the connection is new to the server, or was counted by the shard it comes from.
+    fn accepted(self: &Rc<Self>, link: LinkId, peer: std::net::SocketAddr, counted: bool) {
+        if counted {
+            self.port.connections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
         let mut core = self.core.borrow_mut();
         let http = HttpLink {
             peer,
@@ -299,7 +309,10 @@ impl Shard {
         core.links.insert(link, LinkKind::Http(Box::new(http)));
         let until_ms = core.now_ms + self.config.timings.head_timeout;
         core.set_link_deadline(link, until_ms);
-        let full = self.ports.connections() > self.config.limits.connections;
+        if let Some(entry) = core.links.get_mut(link) {
+            entry.counted = counted;
+        }
+        let full = counted && self.ports.connections() > self.config.limits.connections;
         if full || core.draining {
             tracing::debug!(target: "stentor::link", full, "connection refused");
             if let Some(http) = core.links.http(link) {
@@ -317,6 +330,9 @@ impl Shard {
                 Some(LinkKind::Http(_)) => false,
                 Some(LinkKind::Leaving { bytes: kept, .. }) => {
                     kept.extend_from_slice(bytes);
+                    if kept.len() > super::http::UNREAD_BYTES_MAX {
+                        core.driver_ops.push(DriverOp::SetReading(link, false));
+                    }
                     return;
                 }
                 Some(LinkKind::Draining | LinkKind::Vacant) | None => return,
@@ -351,17 +367,18 @@ impl Shard {
 
     fn detached(&self, link: LinkId, handoff: Handoff) {
         let Some(removed) = self.core.borrow_mut().links.remove(link) else { return };
-        self.port.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        let counted = removed.counted.then(|| Counted(self.port.clone()));
         let LinkKind::Leaving { destination, bytes, peer } = removed.kind else { return };
         match destination {
             Destination::Shard(shard) => {
                 let Some(port) = self.ports.get(shard) else { return };
                 // A connection always finds room.
-                let _ = port.post(Mail::Connection { handoff, bytes, peer });
+                let counted = counted.is_some();
+                let _ = port.post(Mail::Connection { handoff, bytes, peer, counted });
             }
             Destination::Fallback => {
                 let mut tasks = Tasks::new();
-                self.app.fallback(handoff, bytes, peer, &mut tasks);
+                self.app.fallback(Guest { handoff, bytes, peer, counted }, &mut tasks);
                 tasks.into_iter().for_each(|task| self.spawn(task));
             }
         }

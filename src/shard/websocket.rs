@@ -205,14 +205,11 @@ impl Shard {
             core.forget_candidate(session, link);
             return;
         }
-        let begun = core.begun(session);
-        core.close_websocket(link, error.close_code(), begun);
-        core.sessions.hot[session.slot as usize].link = None;
         let reason = match error.close_code() {
             CloseCode::TOO_BIG => DisconnectReason::LimitMessageSize,
             _ => DisconnectReason::TransportError,
         };
-        core.close_session(session, reason);
+        core.part(session, link, error.close_code(), reason);
     }
 
     fn websocket_closed(&self, link: LinkId, session: SessionId, candidate: bool, code: CloseCode) {
@@ -222,10 +219,7 @@ impl Shard {
             core.forget_candidate(session, link);
             return;
         }
-        let begun = core.begun(session);
-        core.close_websocket(link, code, begun);
-        core.sessions.hot[session.slot as usize].link = None;
-        core.close_session(session, DisconnectReason::TransportClose);
+        core.part(session, link, code, DisconnectReason::TransportClose);
     }
 
     /// The link broke or ended without a close frame.
@@ -248,12 +242,18 @@ impl Shard {
 }
 
 impl super::core::Core {
-    /// The rest of the frame that was sent in part: a close frame can only follow it.
-    fn begun(&self, session: SessionId) -> Vec<u8> {
-        let outbox = &self.sessions.hot[session.slot as usize].outbox;
-        let mut bytes = outbox.to_vec(&self.log);
-        bytes.truncate(outbox.pinned());
-        bytes
+    /// Ends a session whose link is to end with `code`. A peer that says goodbye first gets what
+    /// was queued for it; one that broke the rules gets the rest of what was begun, for a close
+    /// frame in the middle of another frame (or of the response head) would be none.
+    fn part(&mut self, session: SessionId, link: LinkId, code: CloseCode, why: DisconnectReason) {
+        let hot = &mut self.sessions.hot[session.slot as usize];
+        hot.link = None;
+        let mut unsaid = hot.outbox.to_vec(&self.log);
+        if why != DisconnectReason::TransportClose {
+            unsaid.truncate(hot.outbox.pinned());
+        }
+        self.close_websocket(link, code, unsaid);
+        self.close_session(session, why);
     }
 
     /// The session no longer probes over `link`.

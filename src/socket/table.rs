@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+#[cfg(test)]
+mod invariants;
+
 /// Names a socket of one shard; the generation makes a stale name miss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SocketId {
@@ -49,8 +52,6 @@ struct Room {
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) name: Arc<str>,
-    /// Which definition (handlers, middlewares) serves it; the owner of the table knows.
-    pub(crate) definition: u32,
     /// Connected sockets.
     members: Vec<u32>,
     rooms: HashMap<Arc<str>, u32>,
@@ -71,7 +72,7 @@ struct Record<K> {
     key: K,
 }
 
-/// In [`Hot::session`]: no broadcast reaches this socket (not connected yet, or no more).
+/// In place of a session: no broadcast reaches this socket (not connected yet, or no more).
 const UNREACHABLE: u32 = u32::MAX;
 
 /// The part of a socket that a broadcast touches.
@@ -93,6 +94,7 @@ pub(crate) struct Sockets<K> {
     rooms: Vec<Room>,
     free_rooms: Vec<u32>,
     namespaces: Vec<Option<Namespace>>,
+    free_namespaces: Vec<u32>,
     by_name: HashMap<Arc<str>, u32>,
     stamp: u32,
 }
@@ -114,29 +116,29 @@ impl<K> Sockets<K> {
             rooms: Vec::new(),
             free_rooms: Vec::new(),
             namespaces: Vec::new(),
+            free_namespaces: Vec::new(),
             by_name: HashMap::new(),
             stamp: 0,
         }
     }
 
     /// The namespace's index, made when it does not exist yet.
-    pub(crate) fn namespace_or_new(&mut self, name: &str, definition: u32, permanent: bool) -> u32 {
+    pub(crate) fn namespace_or_new(&mut self, name: &str, permanent: bool) -> u32 {
         if let Some(&index) = self.by_name.get(name) {
             return index;
         }
         let name: Arc<str> = name.into();
         let namespace = Namespace {
             name: name.clone(),
-            definition,
             members: Vec::new(),
             rooms: HashMap::new(),
             sockets: 0,
             permanent,
         };
-        let index = match self.namespaces.iter().position(Option::is_none) {
+        let index = match self.free_namespaces.pop() {
             Some(index) => {
-                self.namespaces[index] = Some(namespace);
-                index as u32
+                self.namespaces[index as usize] = Some(namespace);
+                index
             }
             None => {
                 self.namespaces.push(Some(namespace));
@@ -241,18 +243,10 @@ impl<K> Sockets<K> {
         self.record(id).map(|record| record.namespace)
     }
 
-    /// The session (its slot) the socket belongs to. Of a socket that has ended, it may be gone or
-    /// another by now.
+    /// The session (its slot) the socket belongs to; none once it was silenced.
     pub(crate) fn session_of(&self, id: SocketId) -> Option<u32> {
-        self.record(id).map(|record| record.session)
-    }
-
-    /// The session through which something reaches the socket: none while it is connecting, and
-    /// none as soon as it ends, when its session may already be another's.
-    #[inline]
-    pub(crate) fn reach_of(&self, id: SocketId) -> Option<u32> {
-        self.record(id)?;
-        Some(self.hot[id.slot as usize].session).filter(|session| *session != UNREACHABLE)
+        let session = self.record(id)?.session;
+        (session != UNREACHABLE).then_some(session)
     }
 
     /// Number of rooms the socket joined (its own id not counted).
@@ -341,9 +335,11 @@ impl<K> Sockets<K> {
         self.free_rooms.push(room);
     }
 
-    /// No broadcast reaches the socket from now on; its rooms stay until [`Sockets::remove`].
+    /// Parts the socket from its session, whose slot may be another's soon: nothing reaches it
+    /// from now on. Its rooms stay until [`Sockets::detach`].
     pub(crate) fn silence(&mut self, id: SocketId) {
-        if self.record(id).is_some() {
+        if let Some(record) = self.record_mut(id) {
+            record.session = UNREACHABLE;
             self.hot[id.slot as usize].session = UNREACHABLE;
         }
     }
@@ -385,11 +381,13 @@ impl<K> Sockets<K> {
             let name = namespace.name.clone();
             self.by_name.remove(&name);
             self.namespaces[record.namespace as usize] = None;
+            self.free_namespaces.push(record.namespace);
         }
         Some(record.key)
     }
 
     /// Connected sockets of a namespace.
+    #[cfg(test)]
     pub(crate) fn members(&self, namespace: u32) -> &[u32] {
         &self.namespace(namespace).members
     }
@@ -413,10 +411,9 @@ impl<K> Sockets<K> {
         mut reach: impl FnMut(u32, u32),
     ) {
         if except.is_empty() && rooms.is_empty() {
-            let members = &self.namespace(namespace).members;
-            for &slot in members {
-                // A member whose end is not yet told to its handlers is out of reach already.
+            for &slot in &self.namespace(namespace).members {
                 let session = self.hot[slot as usize].session;
+                // Whoever was silenced is a member until it is detached.
                 if session != UNREACHABLE {
                     reach(slot, session);
                 }
@@ -514,5 +511,38 @@ impl<K> Sockets<K> {
             self.stamp = 1;
         }
         self.stamp
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SocketId, Sockets};
+
+    fn reached(sockets: &mut Sockets<()>, rooms: &[Box<str>], except: &[Box<str>]) -> Vec<u32> {
+        let mut sessions = Vec::new();
+        sockets.for_each(0, rooms, except, |_, _| None, |_, session| sessions.push(session));
+        sessions
+    }
+
+    #[test]
+    fn a_silenced_member_is_reached_by_no_kind_of_broadcast() {
+        let mut sockets = Sockets::new();
+        let namespace = sockets.namespace_or_new("/", true);
+        let ids: Vec<SocketId> = (40..42)
+            .map(|session| {
+                let id = sockets.reserve();
+                sockets.insert(id, session, namespace, ());
+                sockets.connect(id);
+                sockets.join(id, "lobby");
+                id
+            })
+            .collect();
+        sockets.silence(ids[0]);
+        let (lobby, nobody) = (["lobby".into()], ["nobody".into()]);
+        for (rooms, except) in
+            [(&[][..], &[][..]), (&lobby, &[]), (&[], &nobody), (&lobby, &nobody)]
+        {
+            assert_eq!(reached(&mut sockets, rooms, except), [41], "{rooms:?} but {except:?}");
+        }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Encoder {
     attachments: Vec<Bytes>,
 }
 
-/// A buffer that grew past this for one large message is given back after it.
+/// A thread's buffer that grew past this for one large message is given back after it.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
 
 impl Encoder {
@@ -70,13 +70,24 @@ impl Encoder {
         &self.out
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity_bytes(&self) -> usize {
+        self.out.capacity()
+    }
+
     fn begin(&mut self) {
-        if self.out.capacity() > KEPT_BYTES_MAX {
-            self.out = Vec::new();
-        }
         self.out.clear();
         self.attachments.clear();
         self.out.resize(HEADROOM, b'4');
+    }
+
+    /// Keeps what serves the next message, and nothing of the last one's.
+    fn shed(&mut self) {
+        if self.out.capacity() > KEPT_BYTES_MAX {
+            self.out = Vec::new();
+        }
+        // A message that failed may have left some.
+        self.attachments.clear();
     }
 
     fn finish(&mut self) -> &[u8] {
@@ -116,6 +127,7 @@ thread_local! {
 pub(crate) fn with_encoder<R>(encode: impl FnOnce(&mut Encoder) -> R) -> R {
     let mut encoder = ENCODER.take().unwrap_or_default();
     let result = encode(&mut encoder);
+    encoder.shed();
     ENCODER.set(Some(encoder));
     result
 }

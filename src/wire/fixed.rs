@@ -4,8 +4,6 @@
 pub(crate) const PING: &[u8] = &[0x81, 1, b'2'];
 /// Engine.IO answer to the upgrade probe.
 pub(crate) const PROBE_PONG: &[u8] = b"\x81\x063probe";
-/// What a client sends to probe an upgrade.
-pub(crate) const PROBE_PING: &[u8] = b"2probe";
 
 /// Polling bodies that are not made of queued frames.
 pub(crate) mod body {

@@ -47,7 +47,8 @@ pub(crate) fn keep_undroppable(bytes: &[u8], pinned: usize, excess: usize) -> (V
     (kept, dropped)
 }
 
-/// A Socket.IO EVENT or BINARY_EVENT that asks for no acknowledgement is told by its first bytes.
+/// A Socket.IO EVENT or BINARY_EVENT is told by its first bytes, whether or not it asks for an
+/// acknowledgement: the wait for one that never left ends by its timeout.
 fn is_event(frame: &Frame<'_>) -> bool {
     frame.opcode == Opcode::Text && matches!(frame.payload, [b'4', b'2' | b'5', ..])
 }

@@ -135,6 +135,6 @@ export default function cases({ it, differs, reference }) {
     const started = performance.now();
     const wire = await Wire.open(t);
     await wire.assertEnded(CONNECT_TIMEOUT_MS + SLACK_MS);
-    assert(performance.now() - started > CONNECT_TIMEOUT_MS - 200);
+    assert(performance.now() - started > CONNECT_TIMEOUT_MS - 50);
   });
 }

@@ -6,7 +6,6 @@ import { sleep, until } from "./runner.mjs";
 import {
   ERRORS,
   Polling,
-  RS,
   SLACK_MS,
   UPGRADE_HEADERS,
   UPGRADE_TIMEOUT_MS,
@@ -138,12 +137,12 @@ export default function cases({ it, differs }) {
     const session = await Polling.open(t);
     await session.connect();
     const stop = session.keepAlive(t);
-    const [silent] = await Promise.all([probe(t, session)]);
     const started = performance.now();
+    const silent = await probe(t, session);
     silent.send("2probe");
     assert.equal(await silent.next(), "3probe");
     await silent.assertEnded(UPGRADE_TIMEOUT_MS + SLACK_MS);
-    assert(performance.now() - started > UPGRADE_TIMEOUT_MS - 200);
+    assert(performance.now() - started > UPGRADE_TIMEOUT_MS - 50);
     await stop();
     await session.assertAlive();
   });
@@ -164,13 +163,14 @@ export default function cases({ it, differs }) {
     const wire = await probe(t, session);
     wire.send("2probe");
     assert.equal(await wire.next(), "3probe");
-    for (let i = 0; i < 3; i++) {
-      const started = performance.now();
-      const packets = (await session.get()).text.split(RS);
-      if (packets.includes("2")) await session.send("3");
-      else assert.deepEqual(packets, ["6"]);
-      assert(performance.now() - started < 400);
+    const seen = [];
+    while (seen.length < 4) {
+      const { text } = await session.get();
+      if (text === "2") await session.send("3");
+      seen.push(text);
     }
+    // Pings may come between, but are too rare to end these polls.
+    assert(seen.filter((text) => text === "6").length >= 2, seen.join(" "));
     // What is said meanwhile still goes by polling, in order.
     await session.send('42["echo","meanwhile"]');
     assert.equal(await session.next(), '42["echo","meanwhile"]');

@@ -12,13 +12,13 @@ export const RS = "\x1e";
 export const target = { url: "" };
 
 /** What the contract says of the server under test. */
-export const PING_INTERVAL_MS = 300;
-export const PING_TIMEOUT_MS = 1_000;
-export const UPGRADE_TIMEOUT_MS = 2_000;
-export const CONNECT_TIMEOUT_MS = 2_000;
+export const PING_INTERVAL_MS = 1_000;
+export const PING_TIMEOUT_MS = 4_000;
+export const UPGRADE_TIMEOUT_MS = 3_000;
+export const CONNECT_TIMEOUT_MS = 3_000;
 export const MAX_PAYLOAD = 1_000_000;
 /** How late a busy machine may be. */
-export const SLACK_MS = 1_500;
+export const SLACK_MS = 4_000;
 
 export const endpoint = (base, query, path = "/socket.io/") =>
   `${base}${path}?${new URLSearchParams(query)}`;
@@ -26,7 +26,7 @@ export const at = (query) => endpoint(target.url, query);
 
 /** One HTTP exchange on a connection of its own, with everything a test may want to look at. */
 export function exchange(url, { method = "GET", headers = {}, body, chunked = false } = {}) {
-  return within(8_000, `${method} ${url}`, new Promise((resolve, reject) => {
+  return within(15_000, `${method} ${url}`, new Promise((resolve, reject) => {
     const req = http.request(url, { method, headers, agent: false }, (res) => {
       const chunks = [];
       res.on("data", (chunk) => chunks.push(chunk));
@@ -145,6 +145,27 @@ export class Polling {
   }
 }
 
+/** A ping took the poll that a case wanted to keep pending. */
+class Pinged extends Error {}
+
+/** The answer of a poll that a case kept pending: anything but a ping. */
+export async function pending(poll) {
+  const answer = await poll;
+  if (answer.text === "2") throw new Pinged("a ping came between");
+  return answer;
+}
+
+/** Runs `body` on a new polling session, again if a ping came between (see `pending`). */
+export async function betweenPings(scope, body) {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await body(await Polling.open(scope));
+    } catch (error) {
+      if (!(error instanceof Pinged) || attempt === 10) throw error;
+    }
+  }
+}
+
 /** A WebSocket driven by hand. Text arrives as string, binary as Buffer. */
 export class Wire {
   constructor(scope, url, options = {}) {
@@ -176,7 +197,7 @@ export class Wire {
   static async open(scope, query = {}, options = {}) {
     const full = { EIO: "4", transport: "websocket", ...query };
     const wire = new Wire(scope, at(full).replace(/^http/, "ws"), options);
-    await within(8_000, "websocket", wire.opened);
+    await within(15_000, "websocket", wire.opened);
     if (!("sid" in full)) {
       wire.openPacket = await wire.next();
       wire.handshake = JSON.parse(wire.openPacket.slice(1));
@@ -202,7 +223,7 @@ export class Wire {
     for (const packet of packets) this.ws.send(packet);
   }
 
-  async next(ms = 8_000) {
+  async next(ms = 15_000) {
     await within(ms, "a message", (async () => {
       while (this.inbox.length === 0) {
         if (this.closeCode !== undefined) throw new Error(`closed with ${this.closeCode}`);
@@ -217,7 +238,7 @@ export class Wire {
     assert.equal(await this.next(), "431000[42]");
   }
 
-  assertEnded(ms = 5_000) {
+  assertEnded(ms = 10_000) {
     return within(ms, "close", this.closed);
   }
 }

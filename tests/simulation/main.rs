@@ -2,8 +2,8 @@
 //! against a model that knows who should have heard what.
 //!
 //! `STENTOR_SEED=n cargo test --test simulation` replays one seed, `STENTOR_TESTS_LONG=1` runs many
-//! more. What is checked is listed at `Play::check`. What a seed does changes with every draw that is
-//! added, so a defect that one has shown becomes a test of its own in `simulated_time.rs`.
+//! more. What is checked is listed at `Play::check`. What a seed does changes with every draw that
+//! is added, so a defect that one has shown becomes a test of its own in `simulated_time.rs`.
 
 #![allow(clippy::unwrap_used)] // a failed expectation is the verdict
 

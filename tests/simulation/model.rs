@@ -83,6 +83,11 @@ impl Member {
         }
     }
 
+    /// Whether the socket is in a room when all is settled.
+    pub(crate) fn is_now_in(&self, room: &str) -> bool {
+        self.is_in("", room, u64::MAX) == Sure::Yes
+    }
+
     /// Whether a message was meant for this socket.
     pub(crate) fn gets(&self, id: &str, message: &Message) -> Sure {
         let order = &message.order;

@@ -387,17 +387,24 @@ impl Play {
 
     fn fetch(&mut self) {
         let namespace = pick(&mut self.rng, &NAMESPACES);
-        let handle = self.sim.handle().of(namespace);
-        let asked = async move { handle.fetch_sockets().await };
+        let mut addressed = self.sim.handle().of(namespace).everyone();
+        let room = self.rng.random::<bool>().then(|| pick(&mut self.rng, &ROOMS));
+        if let Some(room) = room {
+            addressed = addressed.to(room);
+        }
+        let asked = async move { addressed.fetch_sockets().await };
         let Self { sim, world, .. } = self;
         let sockets = sim.run_future(Duration::ZERO, asked).expect("shards answer at once");
         let world = world.lock();
-        let live = |member: &Member| member.namespace == namespace && member.gone.is_none();
+        let live = |member: &Member| {
+            let inside = room.is_none_or(|room| member.is_now_in(room));
+            member.namespace == namespace && member.gone.is_none() && inside
+        };
         let expected: BTreeSet<&str> =
             world.members.iter().filter(|(_, m)| live(m)).map(|(id, _)| &**id).collect();
         let found: BTreeSet<&str> = sockets.iter().map(|socket| socket.id()).collect();
         assert_eq!(found.len(), sockets.len(), "each socket once");
-        assert_eq!(found, expected, "everybody who is connected");
+        assert_eq!(found, expected, "everybody who is there, of {room:?}");
     }
 
     // ---- what must be true ----

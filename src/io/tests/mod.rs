@@ -26,7 +26,7 @@ pub(super) enum Seen {
     Failed(LinkId, io::Error),
     Writable(LinkId),
     Detached(LinkId, Handoff),
-    AcceptFailed(io::Error),
+    AcceptFailed,
 }
 
 impl Seen {
@@ -38,7 +38,7 @@ impl Seen {
             | Self::Failed(link, _)
             | Self::Writable(link)
             | Self::Detached(link, _) => Some(*link),
-            Self::AcceptFailed(_) => None,
+            Self::AcceptFailed => None,
         }
     }
 }
@@ -86,7 +86,7 @@ pub(super) trait World {
                 Event::Failed { link, error } => Seen::Failed(link, error),
                 Event::Writable { link } => Seen::Writable(link),
                 Event::Detached { link, handoff } => Seen::Detached(link, handoff),
-                Event::AcceptFailed { error } => Seen::AcceptFailed(error),
+                Event::AcceptFailed { .. } => Seen::AcceptFailed,
             });
         }
         seen

@@ -79,6 +79,7 @@ impl Uring {
     fn digest_receive(&mut self, id: LinkId, done: Completion) -> Option<Step> {
         let Some(link) = self.links.get_mut(id) else {
             debug_assert!(false, "a slot was freed with its receive in flight");
+            self.buffers.give_back(done.buffer()?);
             return None;
         };
         if !done.goes_on() {

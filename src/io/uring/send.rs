@@ -15,8 +15,8 @@ impl Uring {
     pub(super) fn send_batch(&mut self, batch: &[SendOp<'_>], short: &mut Vec<Short>) {
         let mut from = 0;
         while from < batch.len() {
-            let to = self.queue_sends(batch, from, short);
             let begin = short.len();
+            let to = self.queue_sends(batch, from, short);
             match self.ring.submit().and_then(|()| self.ring.take_sends()) {
                 Ok(sends) => short.extend(sends.filter_map(|(op, result)| {
                     let op = op as usize;
@@ -24,6 +24,7 @@ impl Uring {
                 })),
                 Err(_) => {
                     // The ring is broken, which the next `poll` tells.
+                    short.truncate(begin);
                     short.extend((from..batch.len()).map(|op| Short {
                         op,
                         sent: 0,

@@ -134,3 +134,46 @@ fn set_up_finds_the_best_mode() {
         Err(why) => assert!(!why.to_string().is_empty()),
     }
 }
+
+/// Makes `io_uring_setup` fail with `code` on this thread, as a container's seccomp profile does.
+fn forbid_io_uring(code: i32) {
+    const fn statement(code: u32, k: u32) -> libc::sock_filter {
+        libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
+    }
+    let mut filter = [
+        // The number of the system call is the first word of what a filter is shown.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter {
+            jt: 0,
+            jf: 1,
+            ..statement(
+                libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+                libc::SYS_io_uring_setup as u32,
+            )
+        },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | code as u32),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: `program` and the filter it points to are valid for the calls, which copy them. They
+    // bind this thread only.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let mode = libc::SECCOMP_MODE_FILTER;
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program), 0);
+    }
+}
+
+#[test]
+fn a_container_that_forbids_it_is_recognised() {
+    for code in [libc::EPERM, libc::ENOSYS] {
+        let why = std::thread::spawn(move || {
+            forbid_io_uring(code);
+            supported().unwrap_err()
+        });
+        match (code, why.join().unwrap()) {
+            (libc::EPERM, Unsupported::Forbidden) | (libc::ENOSYS, Unsupported::Missing) => {}
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+}

@@ -10,5 +10,5 @@ pub(crate) mod payload;
 
 pub(crate) use error::RequestError;
 pub(crate) use open::Open;
-pub(crate) use packet::{PacketError, PacketType, decode, decode_mut};
-pub(crate) use payload::{PayloadError, PayloadPacket, PayloadWriter, SEPARATOR, split};
+pub(crate) use packet::{PacketType, decode_mut};
+pub(crate) use payload::{PayloadPacket, PayloadWriter, split};

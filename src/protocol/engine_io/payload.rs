@@ -98,11 +98,6 @@ impl<'o> PayloadWriter<'o> {
         Self { out, is_first: true }
     }
 
-    /// Whether nothing was written: such a payload must not be sent.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.is_first
-    }
-
     /// A packet with its type digit. A [`SEPARATOR`] in it would reach the peer as two packets.
     pub(crate) fn packet(&mut self, packet: &[u8]) {
         debug_assert!(!packet.is_empty(), "a packet has a type at least");
@@ -174,11 +169,9 @@ mod tests {
     fn captured_payloads_are_written() {
         let mut out = b"head".to_vec();
         let mut writer = PayloadWriter::new(&mut out);
-        assert!(writer.is_empty());
         writer.packet(b"4test");
         writer.binary(&[1, 2, 3, 4]);
         writer.packet(b"3");
-        assert!(!writer.is_empty());
         assert_eq!(out, b"head4test\x1ebAQIDBA==\x1e3");
     }
 

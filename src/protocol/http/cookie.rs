@@ -26,8 +26,11 @@ const NOT_PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 /// The default is what a Node server sends for `cookie: true`:
 /// `io=<sid>; Path=/; HttpOnly; SameSite=Lax`.
 ///
-/// ```ignore
+/// ```
+/// use stentor::{Cookie, SameSite, Server};
+///
 /// let cookie = Cookie::default().name("route").secure(true).same_site(SameSite::None);
+/// let server = Server::builder().cookie(cookie);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cookie {
@@ -67,30 +70,35 @@ impl Default for Cookie {
 
 impl Cookie {
     /// The cookie's name. Default: `io`.
+    #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
     /// The paths the cookie is sent for. Default: `/`.
+    #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = Some(path.into());
         self
     }
 
     /// Sends the cookie for paths below the handshake's only.
+    #[must_use]
     pub fn without_path(mut self) -> Self {
         self.path = None;
         self
     }
 
     /// The hosts the cookie is sent to. Default: only the one that set it.
+    #[must_use]
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
         self
     }
 
     /// The seconds after which the browser forgets the cookie. Default: when it is closed.
+    #[must_use]
     pub fn max_age(mut self, seconds: u64) -> Self {
         self.max_age = Some(seconds);
         self
@@ -98,12 +106,14 @@ impl Cookie {
 
     /// Whether the page's scripts are kept from reading the cookie. Default: true; the id
     /// authorises requests, so leave it.
+    #[must_use]
     pub fn http_only(mut self, http_only: bool) -> Self {
         self.http_only = http_only;
         self
     }
 
     /// Whether the cookie is sent over TLS only. Default: false.
+    #[must_use]
     pub fn secure(mut self, secure: bool) -> Self {
         self.secure = secure;
         self
@@ -111,6 +121,7 @@ impl Cookie {
 
     /// To which requests from other sites the cookie is added, or `None` to leave it to the
     /// browser. Default: [`SameSite::Lax`].
+    #[must_use]
     pub fn same_site(mut self, same_site: impl Into<Option<SameSite>>) -> Self {
         self.same_site = same_site.into();
         self

@@ -26,11 +26,14 @@ const MAX_AGE: &str = "Access-Control-Max-Age";
 /// Without one, browsers let only pages of the server's own origin connect by long-polling.
 /// The options mean what they mean in a Node server (`cors: {...}`).
 ///
-/// ```ignore
+/// ```
+/// use stentor::{Cors, Server};
+///
 /// let cors = Cors::origins(["https://example.com", "https://admin.example.com"])
 ///     .credentials(true)
 ///     .allowed_headers(["X-Token"])
 ///     .max_age(600);
+/// let server = Server::builder().cors(cors);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Cors {
@@ -115,12 +118,14 @@ impl Cors {
     }
 
     /// Whether pages may send cookies and authorisation along. Default: false.
+    #[must_use]
     pub fn credentials(mut self, allowed: bool) -> Self {
         self.credentials = allowed;
         self
     }
 
     /// The methods a page may use. Default: GET, HEAD, PUT, PATCH, POST, DELETE.
+    #[must_use]
     pub fn methods<I>(mut self, methods: I) -> Self
     where
         I: IntoIterator,
@@ -132,6 +137,7 @@ impl Cors {
 
     /// The request header fields a page may set. Default: whichever it asks for. An empty list
     /// allows none beyond those every page may set.
+    #[must_use]
     pub fn allowed_headers<I>(mut self, names: I) -> Self
     where
         I: IntoIterator,
@@ -142,6 +148,7 @@ impl Cors {
     }
 
     /// The response header fields a page may read. Default: those every page may read.
+    #[must_use]
     pub fn exposed_headers<I>(mut self, names: I) -> Self
     where
         I: IntoIterator,
@@ -153,6 +160,7 @@ impl Cors {
 
     /// For how many seconds a browser may remember the answer to a preflight. Default: its own
     /// choice.
+    #[must_use]
     pub fn max_age(mut self, seconds: u32) -> Self {
         self.max_age = Some(seconds.to_string());
         self

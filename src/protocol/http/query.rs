@@ -74,7 +74,10 @@ mod tests {
 
         #[test]
         fn what_was_encoded_is_read_back(pairs in prop::collection::vec((".*", ".*"), 0..5)) {
-            let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
+            let text = {
+                let mut text = form_urlencoded::Serializer::new(String::new());
+                text.extend_pairs(&pairs).finish()
+            };
             let read: Vec<_> =
                 Query(&text).pairs().map(|(k, v)| (k.into_owned(), v.into_owned())).collect();
             prop_assert_eq!(read, pairs);

@@ -167,11 +167,6 @@ impl<'b> Head<'b> {
             .any(|item| item.eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// Whether the peer will take another response on this link.
-    pub(crate) fn keep_alive(&self) -> bool {
-        self.connection() != Connection::Close
-    }
-
     /// What the response's Connection field has to say, if the server wants to go on as well.
     pub(crate) fn connection(&self) -> Connection {
         if self.has_token("connection", "close") {

@@ -25,9 +25,9 @@ mod tree;
 mod value;
 
 pub use args::Args;
-pub(crate) use attachments::{Assembler, AssemblyError, Complete};
+pub(crate) use attachments::{Assembler, Complete};
 pub(crate) use decode::{ArgsError, from_args};
-pub(crate) use encode::{EncodeError, ack_args, encode_ack, encode_event, event_args};
+pub(crate) use encode::{EncodeError, encode_ack, encode_event};
 pub(crate) use packet::{
     PacketError, PacketHead, PacketType, check_payload, connect_error, connect_reply, decode_head,
     disconnect, event_name, is_reserved, validate, write_prefix,

@@ -34,11 +34,17 @@ pub struct RawJson(Box<RawValue>);
 
 impl RawJson {
     /// Takes a text that is one JSON value.
+    ///
+    /// # Errors
+    /// When it is not.
     pub fn parse(text: impl Into<String>) -> Result<Self, serde_json::Error> {
         RawValue::from_string(text.into()).map(Self)
     }
 
     /// Writes a value as JSON now, to be emitted later, perhaps often.
+    ///
+    /// # Errors
+    /// When it does not serialise to JSON (a map whose keys are no strings, say).
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
         serde_json::value::to_raw_value(value).map(Self)
     }
@@ -49,6 +55,9 @@ impl RawJson {
     }
 
     /// Makes a typed value of it.
+    ///
+    /// # Errors
+    /// When it is not of type `T`.
     pub fn to<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.get())
     }

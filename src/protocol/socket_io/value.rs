@@ -57,6 +57,9 @@ pub enum Value {
 
 impl Value {
     /// Makes a `Value` of anything serde can serialise; bytes in it stay bytes.
+    ///
+    /// # Errors
+    /// When it does not serialise to JSON (a map whose keys are no strings, say).
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
         let (mut json, mut attachments) = (Vec::new(), Vec::new());
         super::encode::one_argument(&mut json, value, &mut attachments)?;
@@ -76,6 +79,9 @@ impl Value {
     /// assert_eq!(point, (1, 2));
     /// # Ok::<(), serde_json::Error>(())
     /// ```
+    ///
+    /// # Errors
+    /// When it is not of type `T`.
     pub fn to<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(Tree::new(self, &[]))
     }

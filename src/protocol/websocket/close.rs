@@ -18,20 +18,12 @@ pub(crate) struct CloseCode(u16);
 impl CloseCode {
     /// The purpose of the connection was fulfilled.
     pub(crate) const NORMAL: Self = Self(1000);
-    /// The server goes down or the client navigates away.
-    pub(crate) const GOING_AWAY: Self = Self(1001);
     /// The peer broke the protocol.
     pub(crate) const PROTOCOL_ERROR: Self = Self(1002);
     /// A text message was not UTF-8.
     pub(crate) const INVALID_PAYLOAD: Self = Self(1007);
-    /// The peer broke a rule no other code stands for.
-    pub(crate) const POLICY_VIOLATION: Self = Self(1008);
     /// A message exceeds the limit.
     pub(crate) const TOO_BIG: Self = Self(1009);
-    /// The server failed.
-    pub(crate) const INTERNAL_ERROR: Self = Self(1011);
-    /// The server is overloaded.
-    pub(crate) const TRY_AGAIN_LATER: Self = Self(1013);
 
     /// The code, if one may send it: those of RFC 6455, section 7.4 and the IANA registry that are
     /// not reserved for local use (1005, 1006, 1015), and the ranges of libraries and applications.

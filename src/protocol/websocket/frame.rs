@@ -227,17 +227,3 @@ pub(crate) fn frames(bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
         Some(Frame { opcode: head.opcode, fin: head.fin, payload: &frame[head.len..], len })
     })
 }
-
-/// The first frame boundary at or after `offset` of a buffer that starts with a frame: where the
-/// frame that `offset` lies in ends. `None` when the whole frames of `bytes` end before `offset`.
-///
-/// After a send that was cut at `offset`, what follows the boundary can be dropped and what stands
-/// before it cannot.
-pub(crate) fn boundary_at_or_after(bytes: &[u8], offset: usize) -> Option<usize> {
-    let mut boundary = 0;
-    let mut frames = frames(bytes);
-    while boundary < offset {
-        boundary += frames.next()?.len;
-    }
-    Some(boundary)
-}

@@ -44,6 +44,7 @@ pub(crate) struct Decoder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Server,
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests and simulations have clients"))]
     Client,
 }
 
@@ -177,8 +178,9 @@ impl Decoder {
             return Err(ProtocolError::ReservedBits);
         }
         match (self.role, head.masked) {
-            (Role::Server, Some(_)) | (Role::Client, None) => {}
+            (Role::Server, Some(_)) => {}
             (Role::Server, None) => return Err(ProtocolError::Unmasked),
+            (Role::Client, None) => {}
             (Role::Client, Some(_)) => return Err(ProtocolError::Masked),
         }
         if head.opcode.is_control() {

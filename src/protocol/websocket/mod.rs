@@ -20,10 +20,9 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use close::{CloseCode, CloseFrame, ProtocolError, close_frame};
-pub(crate) use frame::{
-    Frame, FrameHead, HEAD_BYTES_MAX, Opcode, boundary_at_or_after, frames, head_len, parse_head,
-    push_head, unmask, write_head,
-};
-pub(crate) use handshake::{HandshakeError, Key, accept_key, check, write_response};
+pub(crate) use close::{CloseCode, ProtocolError, close_frame};
+#[cfg(feature = "bench-internals")]
+pub(crate) use frame::unmask;
+pub(crate) use frame::{Frame, HEAD_BYTES_MAX, Opcode, frames, push_head, write_head};
+pub(crate) use handshake::{HandshakeError, accept_key, check, write_response};
 pub(crate) use message::{Decoder, Event, wanted};

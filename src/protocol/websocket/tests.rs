@@ -1,6 +1,7 @@
 //! Tests of the WebSocket codec: the examples of RFC 6455, a table per rule.
 
 use super::client::{upgrade_request, write_masked};
+use super::frame::{FrameHead, head_len, parse_head};
 use super::*;
 
 mod properties;
@@ -330,7 +331,7 @@ fn invalid_text_fails_in_its_own_fragment() {
 #[test]
 fn close_frames_are_whole_and_short() {
     assert_eq!(close_frame(CloseCode::NORMAL, ""), [0x88, 2, 3, 0xe8]);
-    let frame = close_frame(CloseCode::GOING_AWAY, &"é".repeat(100));
+    let frame = close_frame(CloseCode::new(1001).unwrap(), &"é".repeat(100));
     let cut = Said::Close(Some((1001, "é".repeat(61))));
     assert_eq!(read(&mut Decoder::client(), [&frame[..]], MAX), (vec![cut], None));
 }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::body::Progress;
 use super::super::*;
 
 /// Feeds `input` in pieces of these lengths, the last one as often as needed.

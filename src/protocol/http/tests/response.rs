@@ -1,5 +1,6 @@
 //! Responses to the byte, and that no field breaks out.
 
+use super::super::response::{InvalidHeader, write_head, write_header};
 use super::super::*;
 
 fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::{Args, PacketType, RawJson, ack_args, decode_head, encode_event, from_args};
+use super::super::encode::ack_args;
+use super::super::{Args, PacketType, RawJson, decode_head, encode_event, from_args};
 use super::*;
 
 fn number() -> impl Strategy<Value = Value> {

@@ -1,0 +1,172 @@
+//! `loadtest gate`: fails when a server has become dearer in relation to the floor.
+//!
+//! What is kept and compared are ratios to the floor of the same machine and minute, so that a
+//! baseline may come from another machine of the same kind. The file is JSON:
+//!
+//! ```json
+//! { "version": 1, "cases": [ { "kind": "fanout", "clients": 1000, "payload": 64, "window": 1,
+//!                              "ratio": 1.04 } ] }
+//! ```
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+use crate::contest::{self, Case, Contest, Driver, Kind, Line, Rules};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The file with the ratios to hold.
+    #[arg(long)]
+    baseline: PathBuf,
+    /// Write the file instead of comparing with it.
+    #[arg(long)]
+    write: bool,
+    /// By how many percent a ratio may exceed its baseline.
+    #[arg(long, default_value = "10%", value_parser = percent)]
+    tolerance: f64,
+    /// A server that runs already, instead of stentor; needs `--pid`.
+    #[arg(long, requires = "pid")]
+    url: Option<String>,
+    /// The process of that server.
+    #[arg(long, requires = "url")]
+    pid: Option<u32>,
+    /// Driver of stentor.
+    #[arg(long, value_enum, default_value_t = Driver::Uring)]
+    driver: Driver,
+    #[command(flatten)]
+    rules: Rules,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Baseline {
+    version: u32,
+    cases: Vec<Kept>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Kept {
+    kind: Kind,
+    clients: u32,
+    payload: usize,
+    window: u32,
+    ratio: f64,
+}
+
+const VERSION: u32 = 1;
+
+/// What a new baseline holds.
+const CASES: [(Kind, u32, usize, u32); 5] = [
+    (Kind::Fanout, 1_000, 64, 1),
+    (Kind::Fanout, 1_000, 64, 16),
+    (Kind::Fanout, 1_000, 1_024, 16),
+    (Kind::Echo, 100, 64, 1),
+    (Kind::Echo, 100, 64, 16),
+];
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').parse::<f64>().map_err(|error| error.to_string())?;
+    match number {
+        number if number.is_finite() && (0.0..=1_000.0).contains(&number) => Ok(number),
+        _ => Err("a tolerance between 0 % and 1000 %".to_owned()),
+    }
+}
+
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if options.write {
+        return write(options);
+    }
+    let text = fs::read_to_string(&options.baseline).map_err(Failure::io("read the baseline"))?;
+    let bad = |why: String| Failure::Usage(format!("{}: {why}", options.baseline.display()));
+    let baseline: Baseline = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    if baseline.version != VERSION {
+        return Err(bad(format!("version {} is not {VERSION}", baseline.version)));
+    }
+    let mut worse = Vec::new();
+    for kept in &baseline.cases {
+        let case = kept.case();
+        let line = measure(case, options)?;
+        let moved = (line.ratio.median / kept.ratio - 1.0) * 100.0;
+        let verdict = verdict(moved, options.tolerance);
+        println!(
+            "{:55} {:.3} -> {:.3} ({moved:+.1} %) {verdict}",
+            case.name(),
+            kept.ratio,
+            line.ratio.median
+        );
+        if verdict == "WORSE" {
+            worse.push(case.name());
+        }
+        if crate::system::interrupted() {
+            return Err(Failure::Interrupted);
+        }
+    }
+    if worse.is_empty() { Ok(()) } else { Err(Failure::Regression(worse.join("; "))) }
+}
+
+fn verdict(moved: f64, tolerance: f64) -> &'static str {
+    match moved {
+        moved if moved > tolerance => "WORSE",
+        moved if moved < -tolerance => "better: write a new baseline",
+        _ => "held",
+    }
+}
+
+fn write(options: &Options) -> Result<(), Failure> {
+    let mut cases = Vec::new();
+    for (kind, clients, payload, window) in CASES {
+        let case = Case { kind, clients, payload, window };
+        let ratio = measure(case, options)?.ratio.median;
+        println!("{:55} {ratio:.3}", case.name());
+        let ratio = (ratio * 1_000.0).round() / 1_000.0;
+        cases.push(Kept { kind, clients, payload, window, ratio });
+    }
+    let baseline = Baseline { version: VERSION, cases };
+    let text = serde_json::to_string_pretty(&baseline).map_err(Failure::server)?;
+    fs::write(&options.baseline, text + "\n").map_err(Failure::io("write the baseline"))
+}
+
+/// The server's line of a contest with the floor.
+fn measure(case: Case, options: &Options) -> Result<Line, Failure> {
+    let mut contest = Contest::new(case, &options.rules);
+    contest.floor("floor", "uring", "coalesced")?;
+    match (&options.url, options.pid) {
+        (Some(url), Some(pid)) => contest.running("server", url, pid)?,
+        _ => contest.stentor(options.driver)?,
+    }
+    contest.connect()?;
+    let mut lines = contest.measure(case.window)?;
+    if lines.iter().any(|line| line.generator_share > crate::report::SATURATED) {
+        contest::print(&case, &options.rules, &lines);
+    }
+    lines.pop().ok_or(Failure::Interrupted)
+}
+
+impl Kept {
+    fn case(&self) -> Case {
+        let Self { kind, clients, payload, window, .. } = *self;
+        Case { kind, clients, payload, window }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tolerance_is_a_percentage() {
+        assert_eq!(percent("10%"), Ok(10.0));
+        assert_eq!(percent("2.5"), Ok(2.5));
+        assert!(percent("-1").is_err() && percent("much").is_err());
+    }
+
+    #[test]
+    fn only_what_exceeds_the_tolerance_is_worse() {
+        assert_eq!(verdict(10.1, 10.0), "WORSE");
+        assert_eq!(verdict(9.9, 10.0), "held");
+        assert_eq!(verdict(-11.0, 10.0), "better: write a new baseline");
+    }
+}

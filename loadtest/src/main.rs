@@ -1,0 +1,141 @@
+//! loadtest: what one delivered Socket.IO message really costs.
+//!
+//! A load generator for any Socket.IO server, the floor that the kernel sets under it, and a gate
+//! that keeps what was reached. `CONTRACT.md` says which events a server must handle.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("loadtest reads /proc and speaks epoll and io_uring: it runs on Linux only");
+
+mod commands;
+mod compare;
+mod connect;
+mod contest;
+mod floor;
+mod gate;
+mod idle;
+mod latency;
+mod load;
+mod measure;
+mod report;
+mod runner;
+mod serve;
+mod server;
+mod swarm;
+mod system;
+mod target;
+mod tour;
+mod wire;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+// The servers started from here are measured: they get the allocator that the examples have.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Load generator for Socket.IO servers, and the floor beneath them.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Options {
+    /// Without a command: a short tour on this machine.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One publisher, everybody receives.
+    Fanout(commands::Simple),
+    /// Requests with acknowledgements.
+    Echo(commands::Simple),
+    /// Broadcasts to many rooms.
+    Rooms(commands::Rooms),
+    /// Broadcasts while clients come and go.
+    Churn(commands::Churn),
+    /// Broadcasts, requests, and clients that come and go, all at once.
+    Mixed(commands::Mixed),
+    /// What a connection costs, Socket.IO handshake included.
+    Connect(connect::Options),
+    /// What a client costs that does nothing: memory, and CPU for heartbeats.
+    Idle(idle::Options),
+    /// Stentor and the floor in turns: what stentor adds to the kernel's own cost.
+    CompareFloor(compare::Options),
+    /// The same with other Socket.IO servers (see peers/README.md).
+    Compare(compare::PeerOptions),
+    /// Compares with a baseline and fails on a regression.
+    Gate(gate::Options),
+    /// Run stentor with the contract.
+    Serve(serve::Serve),
+    /// Run the floor: a bare sender without a protocol, with the contract's outside.
+    Floor(floor::Options),
+}
+
+/// Why a run did not end well.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot {0}: {1}")]
+    Io(&'static str, #[source] io::Error),
+    #[error("the server: {0}")]
+    Server(String),
+    #[error("the server broke the contract: {0}")]
+    Protocol(String),
+    #[error("messages were lost: {0}")]
+    Lost(String),
+    #[error(
+        "{clients} clients need as many descriptors, and this process may open {limit}: \
+         raise the hard limit (ulimit -Hn, or LimitNOFILE of the service)"
+    )]
+    Descriptors { clients: u32, limit: u64 },
+    #[error("no descriptors are left after {0} clients: raise the limit (ulimit -n)")]
+    DescriptorsAt(u32),
+    #[error("worse than the baseline: {0}")]
+    Regression(String),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failure {
+    fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Io(what, error)
+    }
+
+    fn server(error: impl std::fmt::Display) -> Self {
+        Self::Server(error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let outcome = match &options.command {
+        None => tour::run(),
+        Some(command) => run(command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("loadtest: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Fanout(options) => commands::fanout(options),
+        Command::Echo(options) => commands::echo(options),
+        Command::Rooms(options) => commands::rooms(options),
+        Command::Churn(options) => commands::churn(options),
+        Command::Mixed(options) => commands::mixed(options),
+        Command::Connect(options) => connect::run(options),
+        Command::Idle(options) => idle::run(options),
+        Command::CompareFloor(options) => compare::floor(options),
+        Command::Compare(options) => compare::peers(options),
+        Command::Gate(options) => gate::run(options),
+        Command::Serve(options) => serve::run(options),
+        Command::Floor(options) => floor::run(options),
+    }
+}

@@ -1,0 +1,237 @@
+//! What a run found, and the forms in which it is told: text, JSON, a page, a plot.
+
+mod html;
+mod plot;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::Failure;
+use crate::latency::{Latency, Percentiles};
+use crate::load::{Pace, Plan, Window};
+use crate::measure::Cpu;
+
+/// How results are told.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Output {
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write a page with plots to this file.
+    #[arg(long)]
+    pub(crate) html: Option<PathBuf>,
+    /// Draw the latencies in the terminal.
+    #[arg(long)]
+    pub(crate) plot: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) command: &'static str,
+    pub(crate) url: String,
+    pub(crate) clients: u32,
+    pub(crate) payload_bytes: usize,
+    pub(crate) pace: String,
+    pub(crate) seconds: f64,
+    /// Ended by Ctrl-C: results so far.
+    pub(crate) interrupted: bool,
+    pub(crate) broadcasts: u64,
+    pub(crate) deliveries: u64,
+    pub(crate) deliveries_per_second: f64,
+    pub(crate) echoes: u64,
+    pub(crate) echoes_per_second: f64,
+    pub(crate) connections: u64,
+    /// The most messages that were outstanding at once.
+    pub(crate) backlog: u64,
+    pub(crate) latencies: Vec<Named>,
+    pub(crate) generator_share: f64,
+    pub(crate) server: Option<ServerCost>,
+    pub(crate) series: Vec<Sample>,
+}
+
+/// A histogram with its name and its curve.
+#[derive(Debug, Serialize)]
+pub(crate) struct Named {
+    pub(crate) name: &'static str,
+    #[serde(flatten)]
+    pub(crate) percentiles: Percentiles,
+    /// Share of the messages, and the latency (us) that they did not exceed.
+    pub(crate) curve: Vec<(f64, u64)>,
+}
+
+/// What the server paid.
+#[derive(Debug, Serialize)]
+pub(crate) struct ServerCost {
+    /// Per delivery, or per echo where nothing is broadcast; `ksoftirqd` of its cores included.
+    pub(crate) ns_per_operation: f64,
+    pub(crate) user_ns_per_operation: f64,
+    pub(crate) system_ns_per_operation: f64,
+    pub(crate) softirq_ns_per_operation: f64,
+    pub(crate) cores: f64,
+    pub(crate) memory_bytes: u64,
+}
+
+/// One look at a running measurement.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Sample {
+    pub(crate) at: f64,
+    pub(crate) per_second: f64,
+    pub(crate) server_share: f64,
+    pub(crate) generator_share: f64,
+}
+
+impl Sample {
+    pub(crate) fn line(&self) -> String {
+        let server = match self.server_share {
+            0.0 => String::new(),
+            share => format!("server {:.0} %, ", share * 100.0),
+        };
+        let generator = self.generator_share * 100.0;
+        format!("{:.0}/s, {server}generator {generator:.0} % of a core", self.per_second)
+    }
+}
+
+impl ServerCost {
+    pub(crate) fn new(used: &Cpu, operations: u64, seconds: f64, memory_bytes: u64) -> Self {
+        let each = |ns: u64| ns as f64 / operations.max(1) as f64;
+        Self {
+            ns_per_operation: each(used.total_ns()),
+            user_ns_per_operation: each(used.user_ns),
+            system_ns_per_operation: each(used.system_ns),
+            softirq_ns_per_operation: each(used.softirq_ns),
+            cores: used.total_ns() as f64 / 1e9 / seconds,
+            memory_bytes,
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn new(
+        command: &'static str,
+        url: &str,
+        plan: &Plan,
+        seconds: f64,
+        window: &Window,
+    ) -> Self {
+        let named = |name, latency: &Latency| {
+            (!latency.is_empty()).then(|| Named {
+                name,
+                percentiles: latency.percentiles(),
+                curve: latency.curve(),
+            })
+        };
+        let latencies = [
+            named("to each recipient", &window.latency),
+            named("to the last recipient", &window.last),
+            named("echo", &window.echo),
+        ];
+        Self {
+            command,
+            url: url.to_owned(),
+            clients: plan.clients,
+            payload_bytes: plan.payload,
+            pace: pace(plan),
+            seconds,
+            interrupted: false,
+            broadcasts: window.broadcasts,
+            deliveries: window.operations,
+            deliveries_per_second: window.operations as f64 / seconds,
+            echoes: window.echoes,
+            echoes_per_second: window.echoes as f64 / seconds,
+            connections: window.connections,
+            backlog: window.backlog,
+            latencies: latencies.into_iter().flatten().collect(),
+            generator_share: 0.0,
+            server: None,
+            series: Vec::new(),
+        }
+    }
+
+    /// A generator this busy measures itself.
+    pub(crate) fn is_saturated(&self) -> bool {
+        self.generator_share > SATURATED
+    }
+}
+
+/// Share of a core from which on the generator is suspected to be the bottleneck.
+pub(crate) const SATURATED: f64 = 0.95;
+
+fn pace(plan: &Plan) -> String {
+    let one = |name: &str, pace: Option<Pace>| match pace {
+        Some(Pace::Window(window)) => format!("{name}: {window} outstanding"),
+        Some(Pace::Rate(rate)) => format!("{name}: {rate} a second"),
+        None => String::new(),
+    };
+    let mut parts = vec![one("broadcasts", plan.broadcast), one("echoes", plan.echo)];
+    if plan.rooms > 1 {
+        parts.push(format!("{} rooms", plan.rooms));
+    }
+    if plan.churn > 0.0 {
+        parts.push(format!("{} clients a second come and go", plan.churn));
+    }
+    parts.retain(|part| !part.is_empty());
+    parts.join(", ")
+}
+
+/// Tells a report in every form that was asked for.
+pub(crate) fn publish(report: &Report, output: &Output) -> Result<(), Failure> {
+    if output.json {
+        println!("{}", serde_json::to_string(report).map_err(Failure::server)?);
+    } else {
+        print(report);
+    }
+    if output.plot {
+        // Beside JSON the plot must not stand in the way.
+        let drawn = plot::draw(report);
+        if output.json { eprint!("{drawn}") } else { print!("{drawn}") }
+    }
+    if let Some(path) = &output.html {
+        let page = html::page(report).map_err(Failure::server)?;
+        std::fs::write(path, page).map_err(Failure::io("write the page"))?;
+        eprintln!("wrote {}", path.display());
+    }
+    Ok(())
+}
+
+fn print(report: &Report) {
+    let ended = if report.interrupted { ", interrupted" } else { "" };
+    println!(
+        "{}: {} clients, {} B, {}; {:.2} s{ended}",
+        report.command, report.clients, report.payload_bytes, report.pace, report.seconds
+    );
+    if report.deliveries > 0 {
+        println!(
+            "  {} broadcasts, {} deliveries = {:.0}/s, all in order and intact",
+            report.broadcasts, report.deliveries, report.deliveries_per_second
+        );
+    }
+    if report.echoes > 0 {
+        let (echoes, rate) = (report.echoes, report.echoes_per_second);
+        println!("  {echoes} echoes = {rate:.0}/s, all in order and intact");
+    }
+    if report.connections > 0 {
+        println!("  {} clients came and went", report.connections);
+    }
+    for latency in &report.latencies {
+        let Percentiles { p50_us, p90_us, p99_us, p999_us, max_us } = latency.percentiles;
+        println!(
+            "  {:22} p50 {p50_us} us, p90 {p90_us}, p99 {p99_us}, p99.9 {p999_us}, max {max_us}",
+            latency.name
+        );
+    }
+    if let Some(server) = &report.server {
+        println!(
+            "  server: {:.0} ns each (user {:.0}, system {:.0}, ksoftirqd {:.0}), {:.2} cores, {:.1} MiB",
+            server.ns_per_operation,
+            server.user_ns_per_operation,
+            server.system_ns_per_operation,
+            server.softirq_ns_per_operation,
+            server.cores,
+            server.memory_bytes as f64 / f64::from(1 << 20)
+        );
+    }
+    let hint = if report.is_saturated() { ": saturated, the server may be faster" } else { "" };
+    println!("  generator: {:.0} % of a core{hint}", report.generator_share * 100.0);
+}

@@ -1,0 +1,471 @@
+//! Many Socket.IO clients on one thread: connects them, reads what comes, hands packets on.
+//!
+//! One poller, one read buffer, and per client a descriptor and a few words; bytes are kept for a
+//! client only while half a frame waits. What the clients do with packets is a [`Work`]'s
+//! business; what they cost the machine must stay far below what the server costs, and the
+//! commands report when it did not.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::Failure;
+use crate::system::Timer;
+use crate::target::Target;
+use crate::wire;
+
+/// Where a client stands on its way into the namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// TCP, then the answer to the upgrade request.
+    Upgrading,
+    /// The open packet.
+    Opening,
+    /// The namespace's answer.
+    Joining,
+    /// The acknowledgement of `join`.
+    Rooming,
+    Ready,
+    Closed,
+}
+
+/// One client. What a [`Work`] keeps about it lies in `next`.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: Option<TcpStream>,
+    /// The beginning of a frame that has not come whole.
+    partial: Option<Box<Vec<u8>>>,
+    /// The sequence number that must come next; 0 before the first.
+    pub(crate) next: u64,
+    pub(crate) phase: Phase,
+}
+
+/// What the clients do once they are in the namespace.
+pub(crate) trait Work {
+    /// A Socket.IO packet for client `who`: `2…` an event, `3…` an acknowledgement. Bytes put
+    /// into `reply` are sent to the server by this client.
+    fn packet(
+        &mut self,
+        who: u32,
+        client: &mut Client,
+        packet: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<(), String>;
+
+    /// Called once per read, before its packets: now is the time of receipt.
+    fn received(&mut self) {}
+
+    /// A client begins to connect.
+    fn connecting(&mut self, _who: u32) {}
+
+    /// A client has come so far that it can be used.
+    fn ready(&mut self, _who: u32) {}
+
+    /// The server has closed a connection; an error makes the run fail.
+    fn closed(&mut self, who: u32) -> Result<(), String> {
+        Err(format!("the server closed the connection of client {who}"))
+    }
+}
+
+const TIMER: Token = Token(usize::MAX);
+/// Connections from one source address: there are 28 232 ephemeral ports by default.
+const CONNECTIONS_PER_ADDRESS: u32 = 25_000;
+const READ_BYTES: usize = 256 * 1024;
+
+pub(crate) struct Swarm {
+    poll: Poll,
+    events: Events,
+    clients: Vec<Client>,
+    buffer: Box<[u8]>,
+    reply: Vec<u8>,
+    /// What a full socket has not taken yet.
+    unsent: HashMap<u32, Vec<u8>>,
+    target: Target,
+    request: Vec<u8>,
+    /// The rooms that a client joins on its way in.
+    rooms: Box<dyn Fn(u32) -> Option<String>>,
+    timer: Timer,
+    pub(crate) ready: u32,
+    pub(crate) connecting: u32,
+    /// Connections begun so far: they choose the source address.
+    opened: u32,
+}
+
+impl Swarm {
+    pub(crate) fn new(
+        target: Target,
+        rooms: impl Fn(u32) -> Option<String> + 'static,
+    ) -> Result<Self, Failure> {
+        let poll = Poll::new().map_err(Failure::io("make a poller"))?;
+        let timer = Timer::new().map_err(Failure::io("make a timer"))?;
+        poll.registry()
+            .register(&mut SourceFd(&timer.fd()), TIMER, Interest::READABLE)
+            .map_err(Failure::io("watch a timer"))?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(1024),
+            clients: Vec::new(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            reply: Vec::new(),
+            unsent: HashMap::new(),
+            request: wire::upgrade_request(&target.host, &target.path),
+            target,
+            rooms: Box::new(rooms),
+            timer,
+            ready: 0,
+            connecting: 0,
+            opened: 0,
+        })
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.clients.len() as u32
+    }
+
+    pub(crate) fn client(&mut self, who: u32) -> &mut Client {
+        &mut self.clients[who as usize]
+    }
+
+    /// Adds a client that has no connection yet.
+    pub(crate) fn add(&mut self) -> u32 {
+        self.clients.push(Client::new());
+        self.len() - 1
+    }
+
+    /// Connects until `count` clients are ready, some hundred at a time.
+    pub(crate) fn grow(
+        &mut self,
+        count: u32,
+        work: &mut impl Work,
+        mut progress: impl FnMut(u32),
+    ) -> Result<(), Failure> {
+        const AT_ONCE: u32 = 256;
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let mut last = (self.ready, Instant::now());
+        while self.ready < count {
+            while self.connecting < AT_ONCE && self.len() < count {
+                let who = self.add();
+                work.connecting(who);
+                self.connect(who)?;
+            }
+            self.turn(Some(Duration::from_millis(100)), work)?;
+            progress(self.ready);
+            if crate::system::interrupted() {
+                return Err(Failure::Interrupted);
+            }
+            if self.ready != last.0 {
+                last = (self.ready, Instant::now());
+            } else if last.1.elapsed() > PATIENCE {
+                return Err(Failure::Protocol(format!(
+                    "only {} of {count} clients got in, and no more within {PATIENCE:?}",
+                    self.ready
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to connect a client that has no connection.
+    pub(crate) fn connect(&mut self, who: u32) -> Result<(), Failure> {
+        let mut stream = self.open().map_err(|error| match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => Failure::DescriptorsAt(self.len()),
+            _ => Failure::io("connect")(error),
+        })?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut stream, Token(who as usize), interest)
+            .map_err(Failure::io("watch a connection"))?;
+        let client = &mut self.clients[who as usize];
+        client.stream = Some(stream);
+        client.phase = Phase::Upgrading;
+        client.partial = None;
+        client.next = 0;
+        self.opened = self.opened.wrapping_add(1);
+        self.connecting += 1;
+        let request = std::mem::take(&mut self.request);
+        let sent = self.send(who, &request);
+        self.request = request;
+        sent
+    }
+
+    fn open(&self) -> io::Result<TcpStream> {
+        let SocketAddr::V4(to) = self.target.address else {
+            return TcpStream::connect(self.target.address);
+        };
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        let block = self.opened / CONNECTIONS_PER_ADDRESS;
+        if to.ip().is_loopback() && block > 0 {
+            // More connections than one address has ports: every 127.x.y.z is ours. Ports of
+            // connections that were closed stay taken for a minute.
+            let [_, _, b, c] = (block % 60_000 + 1).to_be_bytes();
+            let from = Ipv4Addr::new(127, 1, b, c);
+            crate::system::bind_address_no_port(&socket)?;
+            socket.bind(&SocketAddr::new(IpAddr::V4(from), 0).into())?;
+        }
+        match socket.connect(&self.target.address.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+            _ => Ok(TcpStream::from_std(socket.into())),
+        }
+    }
+
+    /// Closes a client's connection without a word.
+    pub(crate) fn close(&mut self, who: u32) {
+        let client = &mut self.clients[who as usize];
+        let Some(mut stream) = client.stream.take() else { return };
+        let _ = self.poll.registry().deregister(&mut stream);
+        match client.phase {
+            Phase::Ready => self.ready -= 1,
+            Phase::Closed => {}
+            _ => self.connecting -= 1,
+        }
+        client.phase = Phase::Closed;
+        client.partial = None;
+        self.unsent.remove(&who);
+    }
+
+    /// Closes all connections and forgets the clients.
+    pub(crate) fn clear(&mut self) {
+        for who in 0..self.len() {
+            self.close(who);
+        }
+        self.clients.clear();
+    }
+
+    /// Sends bytes for a client; what its socket does not take leaves when it can.
+    pub(crate) fn send(&mut self, who: u32, bytes: &[u8]) -> Result<(), Failure> {
+        if let Some(waiting) = self.unsent.get_mut(&who) {
+            waiting.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let Some(stream) = &mut self.clients[who as usize].stream else { return Ok(()) };
+        let sent = match stream.write(bytes) {
+            Ok(sent) => sent,
+            Err(error) if is_not_yet(&error) => 0,
+            Err(error) => return Err(Failure::io("send")(error)),
+        };
+        if sent < bytes.len() {
+            self.unsent.insert(who, bytes[sent..].to_vec());
+        }
+        Ok(())
+    }
+
+    /// Wakes the next [`turn`](Self::turn) after `wait`, with more precision than its timeout has.
+    pub(crate) fn wake_in(&self, wait: Duration) -> Result<(), Failure> {
+        self.timer.set(wait).map_err(Failure::io("set a timer"))
+    }
+
+    /// Waits for events once and handles them.
+    pub(crate) fn turn(
+        &mut self,
+        timeout: Option<Duration>,
+        work: &mut impl Work,
+    ) -> Result<(), Failure> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other.map_err(Failure::io("poll"))?,
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let mut outcome = Ok(());
+        for event in &events {
+            let Token(who) = event.token();
+            if event.token() == TIMER {
+                continue;
+            }
+            if event.is_writable() && !self.unsent.is_empty() {
+                outcome = self.flush(who as u32);
+            }
+            if outcome.is_ok() && event.is_readable() {
+                outcome = self.read(who as u32, work);
+            }
+            if outcome.is_err() {
+                break;
+            }
+        }
+        self.events = events;
+        outcome
+    }
+
+    fn flush(&mut self, who: u32) -> Result<(), Failure> {
+        match self.unsent.remove(&who) {
+            Some(bytes) => self.send(who, &bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads until the socket is empty: the poller reports a change once.
+    fn read(&mut self, who: u32, work: &mut impl Work) -> Result<(), Failure> {
+        loop {
+            let Some(client) = self.clients.get_mut(who as usize) else { return Ok(()) };
+            let Some(stream) = &mut client.stream else { return Ok(()) };
+            let length = match stream.read(&mut self.buffer) {
+                Ok(0) => return self.ended(who, work),
+                Ok(length) => length,
+                Err(error) if is_not_yet(&error) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return self.ended(who, work);
+                }
+                Err(error) => return Err(Failure::io("receive")(error)),
+            };
+            work.received();
+            let whole = match client.partial.take() {
+                None => self.consume(who, None, length, work)?,
+                Some(mut partial) => {
+                    partial.extend_from_slice(&self.buffer[..length]);
+                    self.consume(who, Some(partial), length, work)?
+                }
+            };
+            // A short read emptied the socket.
+            if length < self.buffer.len() || !whole {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the frames out of what was read, and keeps what is left. `false`: the client is gone.
+    fn consume(
+        &mut self,
+        who: u32,
+        kept: Option<Box<Vec<u8>>>,
+        length: usize,
+        work: &mut impl Work,
+    ) -> Result<bool, Failure> {
+        let fault = |why: &str| Failure::Protocol(format!("client {who}: {why}"));
+        // Taken out so that packets may be handled while they lie in it.
+        let buffer = std::mem::take(&mut self.buffer);
+        let bytes = kept.as_deref().map_or(&buffer[..length], |kept| &kept[..]);
+        let mut at = 0;
+        let outcome = loop {
+            let rest = &bytes[at..];
+            if self.clients[who as usize].phase == Phase::Upgrading {
+                match upgraded(rest) {
+                    Ok(Some(end)) => {
+                        self.clients[who as usize].phase = Phase::Opening;
+                        at += end;
+                        continue;
+                    }
+                    Ok(None) => break Ok(()),
+                    Err(why) => break Err(fault(&why)),
+                }
+            }
+            match wire::frame(rest) {
+                Ok(Some(frame)) => {
+                    at += frame.end;
+                    let packet = &rest[frame.start..frame.end];
+                    match frame.opcode {
+                        1 => match self.packet(who, packet, work) {
+                            Ok(()) => {}
+                            Err(why) => break Err(fault(&why)),
+                        },
+                        8 => break Err(fault("the server closed the WebSocket")),
+                        _ => break Err(fault("a frame that the contract has no use for")),
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(why) => break Err(fault(why)),
+            }
+        };
+        let left = (at < bytes.len()).then(|| Box::new(bytes[at..].to_vec()));
+        self.buffer = buffer;
+        self.clients[who as usize].partial = left;
+        outcome?;
+        if !self.reply.is_empty() {
+            let mut reply = std::mem::take(&mut self.reply);
+            self.send(who, &reply)?;
+            reply.clear();
+            self.reply = reply;
+        }
+        Ok(self.clients[who as usize].stream.is_some())
+    }
+
+    /// One Engine.IO packet.
+    #[inline]
+    fn packet(&mut self, who: u32, packet: &[u8], work: &mut impl Work) -> Result<(), String> {
+        let client = &mut self.clients[who as usize];
+        match packet {
+            [b'4', message @ ..] if client.phase == Phase::Ready => {
+                work.packet(who, client, message, &mut self.reply)
+            }
+            b"2" => {
+                wire::client_frame(&mut self.reply, b"3");
+                Ok(())
+            }
+            [b'0', ..] if client.phase == Phase::Opening => {
+                client.phase = Phase::Joining;
+                wire::client_frame(&mut self.reply, b"40");
+                Ok(())
+            }
+            [b'4', b'0', ..] if client.phase == Phase::Joining => match (self.rooms)(who) {
+                Some(rooms) => {
+                    client.phase = Phase::Rooming;
+                    let join = format!("42{}[\"join\",{rooms}]", wire::FIRST_ACK);
+                    wire::client_frame(&mut self.reply, join.as_bytes());
+                    Ok(())
+                }
+                None => {
+                    self.came_in(who, work);
+                    Ok(())
+                }
+            },
+            [b'4', b'3', ..] if client.phase == Phase::Rooming => {
+                self.came_in(who, work);
+                Ok(())
+            }
+            // Somebody publishes while we are still on our way in.
+            [b'4', b'2', ..] if client.phase == Phase::Rooming => Ok(()),
+            other => {
+                let text = String::from_utf8_lossy(&other[..other.len().min(60)]).into_owned();
+                Err(format!("unexpected packet {text:?} while {:?}", client.phase))
+            }
+        }
+    }
+
+    fn came_in(&mut self, who: u32, work: &mut impl Work) {
+        self.clients[who as usize].phase = Phase::Ready;
+        self.connecting -= 1;
+        self.ready += 1;
+        work.ready(who);
+    }
+
+    fn ended(&mut self, who: u32, work: &mut impl Work) -> Result<(), Failure> {
+        let phase = self.clients[who as usize].phase;
+        self.close(who);
+        if phase != Phase::Ready {
+            return Err(Failure::Protocol(format!("client {who} was closed while {phase:?}")));
+        }
+        work.closed(who).map_err(Failure::Protocol)
+    }
+}
+
+impl Client {
+    pub(crate) const fn new() -> Self {
+        Self { stream: None, partial: None, next: 0, phase: Phase::Closed }
+    }
+}
+
+/// The end of the answer to the upgrade request.
+fn upgraded(bytes: &[u8]) -> Result<Option<usize>, String> {
+    let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
+    let head = &bytes[..end];
+    if !head.starts_with(b"HTTP/1.1 101 ") {
+        let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        return Err(format!("no upgrade: {}", String::from_utf8_lossy(line)));
+    }
+    if memchr::memmem::find(head, wire::ACCEPT.as_bytes()).is_none() {
+        return Err("the upgrade answers another key".to_owned());
+    }
+    Ok(Some(end + 4))
+}
+
+fn is_not_yet(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
+        || error.raw_os_error() == Some(libc::EAGAIN)
+}

@@ -1,0 +1,95 @@
+//! `loadtest` without a command: a tour of two minutes, and a table that a person understands.
+
+use std::time::Duration;
+
+use crate::Failure;
+use crate::contest::{Case, Contest, Driver, Kind, Rules, stentor_arguments};
+use crate::server::Server;
+use crate::{connect, idle, runner};
+
+const CASES: [Case; 6] = [
+    Case { kind: Kind::Fanout, clients: 100, payload: 64, window: 1 },
+    Case { kind: Kind::Fanout, clients: 1_000, payload: 64, window: 1 },
+    Case { kind: Kind::Fanout, clients: 1_000, payload: 64, window: 16 },
+    Case { kind: Kind::Fanout, clients: 1_000, payload: 1_024, window: 16 },
+    Case { kind: Kind::Echo, clients: 100, payload: 64, window: 1 },
+    Case { kind: Kind::Echo, clients: 100, payload: 64, window: 16 },
+];
+
+const IDLE_CLIENTS: u32 = 10_000;
+
+pub(crate) fn run() -> Result<(), Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores < 2 {
+        return Err(Failure::Usage("a tour needs two cores: one for each side".to_owned()));
+    }
+    runner::prepare(64)?;
+    let rules = Rules { rounds: 8, slice: 500, server_core: 0, core: 1 };
+    println!("stentor on core 0, the generator on core 1, over loopback.");
+    println!("floor: a bare io_uring sender of the same bytes to the same clients, in turns with");
+    println!("stentor; the ratio is what holds on a noisy machine. CPU is the server's.\n");
+    println!(
+        "{:47} {:>10} {:>10} {:>18} {:>11} {:>10}",
+        "", "stentor us", "floor us", "ratio (p10..p90)", "per second", "p99 ms"
+    );
+    let mut saturated = false;
+    for case in CASES {
+        saturated |= show(case, &rules)?;
+        if crate::system::interrupted() {
+            return Ok(());
+        }
+    }
+    println!();
+    let server = Server::ourselves(&stentor_arguments("uring", "0"))?;
+    let connects = connect::measure(
+        server.target.clone(),
+        Some(&server.process),
+        1_000,
+        Duration::from_secs(5),
+    )?;
+    if let Some(ns) = connects.ns {
+        println!(
+            "{:47} {:>7.1} us of CPU, {:.0} a second",
+            "a connection made, Socket.IO handshake included",
+            ns.median / 1e3,
+            connects.per_second
+        );
+    }
+    drop(server);
+    let limit = crate::system::raise_descriptors(u64::from(IDLE_CLIENTS) + 64);
+    let clients = IDLE_CLIENTS.min(limit.unwrap_or(1_024).saturating_sub(64) as u32);
+    let server = Server::ourselves(&stentor_arguments("uring", "0"))?;
+    let process = Some(&server.process);
+    let idle = idle::measure(server.target.clone(), process, clients, Duration::from_secs(3))?;
+    if let Some(bytes) = idle.bytes_per_client {
+        println!("{:47} {bytes:>7.0} B", format!("memory of an idle client, {clients} of them"));
+    }
+    if saturated {
+        println!("\nThe generator was saturated in some rows: rates there are its own.");
+    }
+    println!(
+        "\nEvery delivery was in order and intact. `loadtest --help` shows what else there is."
+    );
+    Ok(())
+}
+
+/// One row; whether the generator was saturated.
+fn show(case: Case, rules: &Rules) -> Result<bool, Failure> {
+    let mut contest = Contest::new(case, rules);
+    contest.floor("floor", "uring", "coalesced")?;
+    contest.stentor(Driver::Uring)?;
+    contest.connect()?;
+    let lines = contest.measure(case.window)?;
+    let [floor, stentor] = &lines[..] else { return Ok(false) };
+    let (us, ratio) = (|ns: f64| ns / 1e3, stentor.ratio);
+    println!(
+        "{:47} {:>10.2} {:>10.2} {:>18} {:>11.0} {:>10.1}",
+        case.name(),
+        us(stentor.ns.median),
+        us(floor.ns.median),
+        format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.p10, ratio.p90),
+        stentor.per_second,
+        stentor.latency.p99_us as f64 / 1e3
+    );
+    Ok(stentor.generator_share > crate::report::SATURATED)
+}

@@ -1,0 +1,218 @@
+//! The few bytes of WebSocket, Engine.IO 4 and Socket.IO 5 that a load generator needs.
+//!
+//! Written apart from the engine's codecs on purpose: a generator that shared them would share
+//! their mistakes. It accepts what servers of the contract send and calls everything else a fault.
+
+/// Every client sends the same key, so that the floor can answer with prebuilt bytes.
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// What RFC 6455 makes of [`KEY`].
+pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// Sequence numbers start here, so that every frame of a run has the same length.
+pub(crate) const FIRST_SEQUENCE: u64 = 1_000_000_000;
+/// Acknowledgement ids run from here to ten times as much, for the same reason.
+pub(crate) const FIRST_ACK: u64 = 100_000;
+/// A real client draws a new mask per frame; the server must unmask whatever it is.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// The upgrade request of one client.
+pub(crate) fn upgrade_request(host: &str, path: &str) -> Vec<u8> {
+    format!(
+        "GET {path}?EIO=4&transport=websocket HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Appends one masked text frame.
+pub(crate) fn client_frame(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(0x81);
+    push_length(out, text.len(), 0x80);
+    out.extend_from_slice(&MASK);
+    out.extend(text.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+}
+
+/// Appends one text frame as a server sends it.
+pub(crate) fn server_frame(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(0x81);
+    push_length(out, text.len(), 0);
+    out.extend_from_slice(text);
+}
+
+fn push_length(out: &mut Vec<u8>, length: usize, mask_bit: u8) {
+    match length {
+        0..126 => out.push(mask_bit | length as u8),
+        126..65_536 => {
+            out.push(mask_bit | 126);
+            out.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(mask_bit | 127);
+            out.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+}
+
+/// A frame at the start of some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) opcode: u8,
+    pub(crate) mask: Option<[u8; 4]>,
+    /// Where the payload begins, and where the frame ends.
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+/// The frame that `bytes` start with; `None` while it is not whole, an error when it is none that
+/// a server of the contract sends (fragments and reserved bits are not).
+#[inline]
+pub(crate) fn frame(bytes: &[u8]) -> Result<Option<Frame>, &'static str> {
+    let [first, second, ..] = *bytes else { return Ok(None) };
+    if first & 0xf0 != 0x80 {
+        return Err("a fragment or reserved bits");
+    }
+    let (length, mut start) = match second & 0x7f {
+        126 => match bytes.get(2..4) {
+            Some(field) => (usize::from(field[0]) << 8 | usize::from(field[1]), 4),
+            None => return Ok(None),
+        },
+        127 => match bytes.get(2..10) {
+            Some(field) => (field.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), 10),
+            None => return Ok(None),
+        },
+        short => (usize::from(short), 2),
+    };
+    let mut mask = None;
+    if second & 0x80 != 0 {
+        let Some(field) = bytes.get(start..start + 4) else { return Ok(None) };
+        mask = Some([field[0], field[1], field[2], field[3]]);
+        start += 4;
+    }
+    if length > 64 << 20 {
+        return Err("a frame beyond 64 MiB");
+    }
+    let end = start + length;
+    Ok((bytes.len() >= end).then_some(Frame { opcode: first & 0x0f, mask, start, end }))
+}
+
+/// A text frame with an Engine.IO message in it that holds a Socket.IO event.
+pub(crate) fn publish(out: &mut Vec<u8>, sequence: u64, payload: &[u8]) {
+    event(out, format_args!("42[\"publish\",{sequence},\""), payload);
+}
+
+/// The same to one of several rooms.
+pub(crate) fn publish_to(out: &mut Vec<u8>, room: usize, sequence: u64, payload: &[u8]) {
+    event(out, format_args!("42[\"publish_to\",\"r{room}\",{sequence},\""), payload);
+}
+
+/// The same for `echo`, which the server acknowledges.
+pub(crate) fn echo(out: &mut Vec<u8>, ack: u64, payload: &[u8]) {
+    event(out, format_args!("42{ack}[\"echo\",\""), payload);
+}
+
+fn event(out: &mut Vec<u8>, head: std::fmt::Arguments<'_>, payload: &[u8]) {
+    let mut text = head.to_string().into_bytes();
+    text.extend_from_slice(payload);
+    text.extend_from_slice(b"\"]");
+    client_frame(out, &text);
+}
+
+/// The packet of one `tick`, without its frame.
+pub(crate) fn tick(sequence: u64, payload: &[u8]) -> Vec<u8> {
+    let mut text = format!("42[\"tick\",{sequence},\"").into_bytes();
+    text.extend_from_slice(payload);
+    text.extend_from_slice(b"\"]");
+    text
+}
+
+/// The packet that acknowledges an `echo`, without its frame.
+pub(crate) fn answer(ack: u64, payload: &[u8]) -> Vec<u8> {
+    let mut text = format!("43{ack}[\"").into_bytes();
+    text.extend_from_slice(payload);
+    text.extend_from_slice(b"\"]");
+    text
+}
+
+/// A number at the start of `bytes`, and what follows it.
+#[inline]
+pub(crate) fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0_u64;
+    let mut at = 0;
+    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|d| *d < 10) {
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+        at += 1;
+    }
+    (at > 0).then(|| (value, &bytes[at..]))
+}
+
+/// The text that payloads are cut from: letters and digits, nothing JSON would escape. Message
+/// number `n` is the cut at `n % 64`, so that neighbours differ and a mix-up shows.
+#[derive(Debug)]
+pub(crate) struct Payloads {
+    text: Vec<u8>,
+    length: usize,
+}
+
+impl Payloads {
+    pub(crate) fn new(length: usize) -> Self {
+        const ALPHABET: &[u8; 62] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let text = (0..length + 64)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                ALPHABET[(state >> 33) as usize % 62]
+            })
+            .collect();
+        Self { text, length }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, number: u64) -> &[u8] {
+        let at = (number % 64) as usize;
+        &self.text[at..at + self.length]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_read_back_at_every_length_form() {
+        for length in [0, 1, 125, 126, 65_535, 65_536] {
+            let text = vec![b'x'; length];
+            let mut bytes = Vec::new();
+            server_frame(&mut bytes, &text);
+            let whole = frame(&bytes).unwrap().unwrap();
+            assert_eq!((whole.opcode, whole.mask, whole.end), (1, None, bytes.len()));
+            assert_eq!(&bytes[whole.start..whole.end], text);
+            assert_eq!(frame(&bytes[..bytes.len() - 1]).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_masked_frame_carries_its_mask() {
+        let mut bytes = Vec::new();
+        client_frame(&mut bytes, b"40");
+        let whole = frame(&bytes).unwrap().unwrap();
+        assert_eq!((whole.mask, whole.start, whole.end), (Some(MASK), 6, 8));
+    }
+
+    #[test]
+    fn a_fragment_is_a_fault() {
+        assert!(frame(&[0x01, 0x01, b'a']).is_err());
+    }
+
+    #[test]
+    fn neighbouring_payloads_differ() {
+        let payloads = Payloads::new(64);
+        assert!((0..63).all(|n| payloads.get(n) != payloads.get(n + 1)));
+    }
+
+    #[test]
+    fn numbers_end_where_digits_do() {
+        assert_eq!(number(b"1000000007,\"x"), Some((1_000_000_007, &b",\"x"[..])));
+        assert_eq!(number(b",1"), None);
+        assert_eq!(number(b"99999999999999999999999"), None);
+    }
+}
