@@ -487,6 +487,14 @@ impl Sim {
         }
     }
 
+    /// Bytes that the client's connection holds unread, from now on: what a slow reader costs the
+    /// network before it costs the server.
+    pub fn set_window(&mut self, client: Client, bytes: usize) {
+        for id in self.peers[client.peer].ids() {
+            self.net.client_window(id, bytes);
+        }
+    }
+
     /// Leaves the namespace; the connection stays.
     pub fn leave(&mut self, client: Client) {
         self.act(client.peer, |peer, world| peer.leave(world, client.socket));
@@ -511,7 +519,7 @@ impl Sim {
 
     /// Sends bytes of no codec over the client's connection.
     pub fn send_raw(&mut self, client: Client, bytes: &[u8]) {
-        if let Some(&id) = self.peers[client.peer].ids().last() {
+        if let Some(id) = self.peers[client.peer].id() {
             self.net.client_send(id, bytes);
         }
     }
