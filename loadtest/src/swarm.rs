@@ -40,7 +40,7 @@ pub(crate) enum Phase {
 pub(crate) struct Client {
     stream: Option<TcpStream>,
     /// The beginning of a frame that has not come whole.
-    partial: Option<Box<Vec<u8>>>,
+    partial: Vec<u8>,
     /// The sequence number that must come next; 0 before the first.
     pub(crate) next: u64,
     pub(crate) phase: Phase,
@@ -185,7 +185,7 @@ impl Swarm {
         let client = &mut self.clients[who as usize];
         client.stream = Some(stream);
         client.phase = Phase::Upgrading;
-        client.partial = None;
+        client.partial = Vec::new();
         client.next = 0;
         self.opened = self.opened.wrapping_add(1);
         self.connecting += 1;
@@ -228,7 +228,7 @@ impl Swarm {
             _ => self.connecting -= 1,
         }
         client.phase = Phase::Closed;
-        client.partial = None;
+        client.partial = Vec::new();
         self.unsent.remove(&who);
     }
 
@@ -316,15 +316,10 @@ impl Swarm {
                 Err(error) => return Err(Failure::io("receive")(error)),
             };
             work.received();
-            let whole = match client.partial.take() {
-                None => self.consume(who, None, length, work)?,
-                Some(mut partial) => {
-                    partial.extend_from_slice(&self.buffer[..length]);
-                    self.consume(who, Some(partial), length, work)?
-                }
-            };
+            let kept = std::mem::take(&mut client.partial);
+            let alive = self.consume(who, kept, length, work)?;
             // A short read emptied the socket.
-            if length < self.buffer.len() || !whole {
+            if length < self.buffer.len() || !alive {
                 return Ok(());
             }
         }
@@ -334,14 +329,18 @@ impl Swarm {
     fn consume(
         &mut self,
         who: u32,
-        kept: Option<Box<Vec<u8>>>,
+        mut kept: Vec<u8>,
         length: usize,
         work: &mut impl Work,
     ) -> Result<bool, Failure> {
         let fault = |why: &str| Failure::Protocol(format!("client {who}: {why}"));
         // Taken out so that packets may be handled while they lie in it.
         let buffer = std::mem::take(&mut self.buffer);
-        let bytes = kept.as_deref().map_or(&buffer[..length], |kept| &kept[..]);
+        let fresh = kept.is_empty();
+        if !fresh {
+            kept.extend_from_slice(&buffer[..length]);
+        }
+        let bytes = if fresh { &buffer[..length] } else { &kept[..] };
         let mut at = 0;
         let outcome = loop {
             let rest = &bytes[at..];
@@ -373,7 +372,11 @@ impl Swarm {
                 Err(why) => break Err(fault(why)),
             }
         };
-        let left = (at < bytes.len()).then(|| Box::new(bytes[at..].to_vec()));
+        let left = match bytes.len() - at {
+            0 => Vec::new(),
+            _ if at == 0 && !fresh => kept,
+            _ => bytes[at..].to_vec(),
+        };
         self.buffer = buffer;
         self.clients[who as usize].partial = left;
         outcome?;
@@ -447,7 +450,7 @@ impl Swarm {
 
 impl Client {
     pub(crate) const fn new() -> Self {
-        Self { stream: None, partial: None, next: 0, phase: Phase::Closed }
+        Self { stream: None, partial: Vec::new(), next: 0, phase: Phase::Closed }
     }
 }
 
