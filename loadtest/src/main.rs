@@ -48,9 +48,9 @@ struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// One publisher, everybody receives.
-    Fanout(commands::Simple),
+    Fanout(commands::Fanout),
     /// Requests with acknowledgements.
-    Echo(commands::Simple),
+    Echo(commands::Echo),
     /// Broadcasts to many rooms.
     Rooms(commands::Rooms),
     /// Broadcasts while clients come and go.

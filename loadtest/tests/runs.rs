@@ -1,5 +1,7 @@
 //! The program against its own servers: every driver and every floor, small and short.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation is the verdict")]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -69,6 +71,8 @@ fn stentor_keeps_the_contract_on_every_driver() {
         assert!(server.run(&ECHO)["echoes"].as_u64().unwrap() > 100);
         let large = ["fanout", "--clients", "8", "--payload", "300000", "--window", "4"];
         assert!(server.run(&large)["deliveries"].as_u64().unwrap() > 0);
+        let polling = ["fanout", "--clients", "20", "--transport", "polling", "--window", "4"];
+        assert!(server.run(&polling)["deliveries"].as_u64().unwrap() > 100);
         let rooms = ["rooms", "--clients", "20", "--rooms", "3", "--rate", "100"];
         assert!(server.run(&rooms)["deliveries"].as_u64().unwrap() > 0);
         let churn = ["churn", "--clients", "10", "--rate", "50", "--churn", "100"];

@@ -34,8 +34,9 @@ pub(super) fn page(report: &Report) -> Result<String, serde_json::Error> {
         out,
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style>\
-         <h1>{title}</h1><p>{} clients, {} B, {}; {:.1} s{}.</p>",
+         <h1>{title}</h1><p>{} clients by {}, {} B, {}; {:.1} s{}.</p>",
         report.clients,
+        report.transport,
         report.payload_bytes,
         escape(&report.pace),
         report.seconds,
