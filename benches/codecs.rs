@@ -165,7 +165,8 @@ fn encode(group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::Wall
 
 fn http(c: &mut Criterion) {
     let mut group = c.benchmark_group("http");
-    let poll = "GET /socket.io/?EIO=4&transport=polling&t=abc123&sid=AAAAAAAAAAAAAAAAAAAA HTTP/1.1\r\n\
+    let poll = "GET /socket.io/?EIO=4&transport=polling&t=abc123&sid=AAAAAAAAAAAAAAAAAAAA \
+                HTTP/1.1\r\n\
                 Host: chat.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
                 Accept: */*\r\nAccept-Encoding: gzip, deflate, br\r\nAccept-Language: en\r\n\
                 Origin: https://chat.example\r\nReferer: https://chat.example/\r\n\

@@ -17,7 +17,6 @@ mod clock;
 pub(crate) mod listen;
 #[allow(unsafe_code)] // mio lends its own descriptor as a number only
 pub(crate) mod mio;
-#[cfg(test)]
 pub(crate) mod sim;
 mod table;
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod handle;
 mod handler;
 mod namespace;
 mod running;
+pub mod sim;
 mod socket;
 
 pub use ack::{Ack, AckRequest, BroadcastAckRequest, BroadcastAnswers};

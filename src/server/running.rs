@@ -52,7 +52,7 @@ impl Bound {
         for _ in 1..shards {
             listeners.push(listen::listen(addr, reuse_port, BACKLOG).map_err(Error::io("bind"))?);
         }
-        let ports = Arc::new(Ports::new(shards, builder.config.limits.mail));
+        let ports = Arc::new(Ports::new(shards, builder.config.limits.mail, builder.config.limits.mail_bytes));
         Ok(Self {
             app: Arc::new(builder.registered),
             config: Arc::new(builder.config),

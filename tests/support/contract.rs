@@ -11,6 +11,7 @@ use stentor::{
     Ack, Args, BroadcastOperator, ConnectError, Cookie, Cors, Data, DisconnectReason, DriverKind,
     EventName, Handle, Namespace, Request, Running, Server, Socket, State, Transport, Value,
 };
+use tokio::sync::Notify;
 
 /// A running server; dropping it shuts it down.
 pub(crate) struct Fixture {
@@ -42,6 +43,7 @@ impl Drop for Fixture {
 #[derive(Clone, Default)]
 struct World {
     epitaphs: Arc<Mutex<HashMap<String, Epitaph>>>,
+    latches: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
     /// Set once the server is bound: handlers reach the whole namespace through it.
     handle: Arc<OnceLock<Handle>>,
 }
@@ -56,6 +58,11 @@ impl World {
     fn epitaph<T>(&self, name: &str, look: impl FnOnce(&mut Epitaph) -> T) -> T {
         let mut all = self.epitaphs.lock().unwrap_or_else(PoisonError::into_inner);
         look(all.entry(name.to_owned()).or_default())
+    }
+
+    fn latch(&self, name: &str) -> Arc<Notify> {
+        let mut all = self.latches.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(name.to_owned()).or_default())
     }
 
     fn everyone(&self, socket: &Socket) -> BroadcastOperator {
@@ -224,6 +231,12 @@ fn acknowledgements(ns: &mut Namespace) {
     ns.on("later", async |Data((ms, x)): Data<(u64, Value)>| {
         tokio::time::sleep(Duration::from_millis(ms)).await;
         x
+    });
+    ns.on("hold", async |State(world): State<World>, Data(name): Data<String>| {
+        world.latch(&name).notified().await;
+    });
+    ns.on("release", |State(world): State<World>, Data(name): Data<String>| {
+        world.latch(&name).notify_one();
     });
     ns.on("ask", async |socket: Socket, Data((ms, x)): Data<(u64, Value)>| {
         let limit = Duration::from_millis(ms);

@@ -137,7 +137,7 @@ impl Raw {
     /// A peer that can hold next to nothing for itself.
     pub(crate) fn connect_narrow(addr: SocketAddr) -> Self {
         let socket = Socket2::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
-        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        socket.set_recv_buffer_size(32 * 1024).expect("a small buffer");
         socket.connect(&addr.into()).expect("the server listens");
         Self::of(socket.into())
     }
@@ -386,6 +386,29 @@ impl Raw {
         let answer = self.head();
         assert_eq!(answer.status, 101);
         assert_eq!(answer.field("sec-websocket-accept"), Some(ACCEPT));
+    }
+
+    /// The next frame; `None` when the connection ends before it is whole.
+    #[track_caller]
+    pub(crate) fn frame_or_end(&mut self) -> Option<Frame> {
+        let is_whole = |buf: &[u8]| {
+            let (len, head) = match buf {
+                [_, 126, a, b, ..] => (u16::from_be_bytes([*a, *b]).into(), 4),
+                [_, 127, rest @ ..] if rest.len() >= 8 => {
+                    (u64::from_be_bytes(rest[..8].try_into().expect("8")), 10)
+                }
+                [_, 126 | 127, ..] => return false,
+                [_, len, ..] => (u64::from(*len), 2),
+                _ => return false,
+            };
+            buf.len() as u64 >= head + len
+        };
+        while !is_whole(&self.buf) {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.frame())
     }
 
     #[track_caller]

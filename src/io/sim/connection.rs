@@ -84,6 +84,8 @@ pub(super) struct ClientEnd {
     pub(super) finished: bool,
     /// Told the server that nobody is here any more.
     pub(super) refused: bool,
+    /// Stands in the list of clients that have something to look at.
+    pub(super) has_news: bool,
 }
 
 impl Connection {
@@ -110,6 +112,7 @@ impl Connection {
                 finishing: false,
                 finished: false,
                 refused: false,
+                has_news: false,
             },
         }
     }

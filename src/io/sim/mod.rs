@@ -84,6 +84,12 @@ impl SimNet {
         self.net.borrow_mut().faults = faults;
     }
 
+    /// From now on what servers send is taken whole and thrown away, and what clients send is there
+    /// at once, without any dice: so that what a server costs can be measured almost alone.
+    pub(crate) fn mute(&self, muted: bool) {
+        self.net.borrow_mut().muted = muted;
+    }
+
     // Time.
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -157,6 +163,22 @@ impl SimNet {
     /// Bytes the client holds unread, or has on their way to it, at most.
     pub(crate) fn client_window(&self, client: ClientId, bytes: usize) {
         self.net.borrow_mut().client_window(client.0, bytes);
+    }
+
+    /// The next client that has something to look at: bytes it reads, or another state. Each is
+    /// named once until more has come.
+    pub(crate) fn take_news(&self) -> Option<ClientId> {
+        self.net.borrow_mut().take_news().map(ClientId)
+    }
+
+    /// Whether [`Self::take_news`] would name a client.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.net.borrow().news.is_empty()
+    }
+
+    /// Connections that either side still holds.
+    pub(crate) fn connections(&self) -> usize {
+        self.net.borrow().connections.len()
     }
 
     /// What the client knows of its connection. It may hold unread bytes in any state.

@@ -53,6 +53,10 @@ pub(super) struct Net {
     pub(super) now_us: u64,
     pub(super) ports: Vec<Port>,
     pub(super) connections: BTreeMap<u64, Connection>,
+    /// Clients that bytes or an end have reached since somebody last asked.
+    pub(super) news: VecDeque<u64>,
+    /// Nothing travels; see [`super::SimNet::mute`].
+    pub(super) muted: bool,
     rng: StdRng,
     /// By time, then in the order of making.
     agenda: BTreeMap<(u64, u64), Happening>,
@@ -67,6 +71,8 @@ impl Net {
             now_us: 0,
             ports: Vec::new(),
             connections: BTreeMap::new(),
+            news: VecDeque::new(),
+            muted: false,
             rng: StdRng::seed_from_u64(seed),
             agenda: BTreeMap::new(),
             happenings_made: 0,
@@ -141,6 +147,7 @@ impl Net {
             connection.client.state = ClientState::Reset;
             connection.server.closed = true;
             self.connections.insert(id, connection);
+            self.tell_client(id);
             return id;
         }
         let shard = open[self.rng.random_range(0..open.len())];
@@ -259,6 +266,25 @@ impl Net {
                 connection.client.unsent.clear();
             }
         }
+        self.tell_client(id);
+    }
+
+    /// Lists the client among those who have something to look at.
+    fn tell_client(&mut self, id: u64) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !connection.client.has_news
+        {
+            connection.client.has_news = true;
+            self.news.push_back(id);
+        }
+    }
+
+    pub(super) fn take_news(&mut self) -> Option<u64> {
+        let id = self.news.pop_front()?;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.client.has_news = false;
+        }
+        Some(id)
     }
 
     // Room.
@@ -297,6 +323,9 @@ impl Net {
         }
         if connection.server.shut {
             return Err(ErrorKind::BrokenPipe);
+        }
+        if self.muted {
+            return Ok(bytes.len());
         }
         let mut taken = bytes.len().min(connection.to_client.room());
         if taken > 0 && self.chance(self.faults.refused_send) {
@@ -361,6 +390,11 @@ impl Net {
         if matches!(connection.client.state, ClientState::Open | ClientState::Ended)
             && !connection.client.finishing
         {
+            if self.muted {
+                connection.to_server.arrived.extend(bytes);
+                self.notice(id);
+                return;
+            }
             connection.client.unsent.extend(bytes);
             self.pump(id);
         }
@@ -440,6 +474,7 @@ impl Net {
             let arrived = std::mem::take(&mut connection.to_client.arrived);
             connection.client.delivered.extend(arrived);
             self.make_room(id);
+            self.tell_client(id);
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) use decode::{ArgsError, from_args};
 pub(crate) use encode::{EncodeError, encode_ack, encode_event};
 pub(crate) use packet::{
     PacketError, PacketHead, PacketType, check_payload, connect_error, connect_reply, decode_head,
-    disconnect, event_name, is_reserved, validate,
+    disconnect, event_name, is_reserved, validate, write_prefix,
 };
 pub use raw_json::RawJson;
 pub use value::Value;

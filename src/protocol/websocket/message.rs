@@ -82,7 +82,6 @@ impl Decoder {
     }
 
     /// Reads what a server sends.
-    #[cfg(test)]
     pub(crate) const fn client() -> Self {
         Self { state: State::Ready, role: Role::Client }
     }

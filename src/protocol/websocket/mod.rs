@@ -12,7 +12,6 @@
 //! message means, or decides when to answer. Compression (RFC 7692) is not negotiated here, so a
 //! reserved bit is an error. Tests: `tests.rs`, `tests/properties.rs`.
 
-#[cfg(test)]
 pub(crate) mod client;
 mod close;
 mod frame;
@@ -25,5 +24,5 @@ pub(crate) use close::{CloseCode, ProtocolError, close_frame};
 #[cfg(feature = "bench-internals")]
 pub(crate) use frame::unmask;
 pub(crate) use frame::{Frame, HEAD_BYTES_MAX, Opcode, frames, push_head, write_head};
-pub(crate) use handshake::{HandshakeError, check, write_response};
+pub(crate) use handshake::{HandshakeError, accept_key, check, write_response};
 pub(crate) use message::{Decoder, Event, wanted};

@@ -1,0 +1,448 @@
+//! Everything that could grow has a bound: what happens at each of them, seen from outside.
+//!
+//! The victim of a bound is one client; the others must not notice. Tests that measure the memory
+//! of this process run alone in it.
+
+#[path = "support/raw.rs"]
+mod raw;
+#[path = "support/tools.rs"]
+mod tools;
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Write};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::time::Duration;
+
+use raw::{
+    BINARY, CLOSE, Client, FIN, PING, Polling, Raw, TEXT, TestServer, WEBSOCKET, frame,
+    on_both_drivers, resident_bytes, text, until,
+};
+use stentor::{
+    AckError, Args, Data, DisconnectReason, DriverKind, EmitError, Namespace, ServerBuilder,
+    SlowConsumer, Socket,
+};
+
+/// Held for writing by whoever measures memory.
+static MEMORY: RwLock<()> = RwLock::new(());
+
+fn shared() -> impl Drop {
+    MEMORY.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn alone() -> impl Drop {
+    MEMORY.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why sockets ended, by their ids.
+#[derive(Clone, Default)]
+struct Ends(Arc<Mutex<HashMap<String, DisconnectReason>>>);
+
+impl Ends {
+    fn note(&self, ns: &mut Namespace) {
+        let ends = self.0.clone();
+        ns.on_disconnect(move |socket: Socket, why: DisconnectReason| {
+            ends.lock().expect("no panics").insert(socket.id().to_owned(), why);
+        });
+    }
+
+    fn of(&self, id: &str) -> Option<DisconnectReason> {
+        self.0.lock().expect("no panics").get(id).copied()
+    }
+
+    #[track_caller]
+    fn expect(&self, id: &str, why: DisconnectReason) {
+        until("the socket ends", || self.of(id).is_some());
+        assert_eq!(self.of(id), Some(why));
+    }
+}
+
+fn with_echo(ends: &Ends) -> impl FnOnce(ServerBuilder) -> ServerBuilder {
+    let ends = ends.clone();
+    move |builder| {
+        builder.namespace("/", |ns| {
+            ns.on("echo", |socket: Socket, Data(args): Data<Args>| socket.emit("echo", &args));
+            ns.on("join", |socket: Socket, Data(room): Data<String>| socket.join(room));
+            ends.note(ns);
+        })
+    }
+}
+
+// ---- clients that do not read ----
+
+const OUTBOX: usize = 256 * 1024;
+const FAT_BYTES: usize = 64 * 1024;
+const ROUNDS: usize = 400;
+/// Far less than what the victim is sent, far more than the bound and its surroundings.
+const GROWTH_MAX: usize = 12 * 1024 * 1024;
+
+/// What the victim finds once it reads, and why it ended if it did.
+struct Outcome {
+    /// The rounds whose fat event came, in the order of their coming.
+    got: Vec<usize>,
+    reason: Option<DisconnectReason>,
+}
+
+/// A thousand clients get an event per round, in order, while one that never reads is sent sixty
+/// times its bound.
+fn starve_one_of_a_thousand(driver: DriverKind, policy: SlowConsumer) -> Outcome {
+    let _alone = alone();
+    let ends = Ends::default();
+    let server = TestServer::start(driver, |builder| {
+        with_echo(&ends)(builder).outbox_limit(OUTBOX).slow_consumer(policy)
+    });
+    let mut crowd: Vec<Client> = (0..1_000).map(|_| server.client()).collect();
+    let mut victim = Client::connect_over(Raw::connect_narrow(server.addr), WEBSOCKET, "");
+    victim.send(r#"42["join","victims"]"#);
+    victim.send(r#"42["echo",1]"#);
+    victim.expect(r#"42["echo",1]"#);
+    let before = resident_bytes();
+    for round in 0..ROUNDS {
+        let fat = format!("{round}:{}", "x".repeat(FAT_BYTES));
+        server.handle.to("victims").emit("fat", fat).expect("room for mail");
+        server.handle.emit("tick", round).expect("room for mail");
+        // One of the crowd keeps the pace, so that nothing piles up on the way to the shard.
+        crowd[0].expect(&format!(r#"42["tick",{round}]"#));
+    }
+    if let (Some(before), Some(after)) = (before, resident_bytes()) {
+        let grown = after.saturating_sub(before);
+        assert!(grown < GROWTH_MAX, "{grown} bytes for a client that never reads");
+    }
+    for client in &mut crowd[1..] {
+        for round in 0..ROUNDS {
+            client.expect(&format!(r#"42["tick",{round}]"#));
+        }
+    }
+    let reason = ends.of(&victim.id);
+    let mut got = Vec::new();
+    if reason.is_none() {
+        // Something to end on: it comes when the victim has drained what was kept.
+        server.handle.to("victims").emit("fat", "end:").expect("room for mail");
+    }
+    while let Some(frame) = victim.raw.frame_or_end() {
+        if frame.opcode == CLOSE {
+            break;
+        }
+        let text = String::from_utf8(frame.payload).expect("whole characters");
+        let Some(rest) = text.strip_prefix(r#"42["fat",""#) else {
+            assert!(text.starts_with(r#"42["tick","#), "{text}");
+            continue;
+        };
+        let (round, filling) = rest.split_once(':').expect("a round");
+        if round == "end" {
+            break;
+        }
+        assert_eq!(filling.len(), FAT_BYTES + 2, "a whole event");
+        got.push(round.parse().expect("a number"));
+        if reason.is_none() && got.last() == Some(&(ROUNDS - 1)) {
+            break;
+        }
+        if reason.is_none() && got.len() % 4 == 0 {
+            // Space was made: the next mark gets through at last.
+            server.handle.to("victims").emit("fat", "end:").expect("room for mail");
+        }
+    }
+    assert!(got.is_sorted_by(|a, b| a < b), "in order, nothing twice: {got:?}");
+    assert!(got.len() < ROUNDS, "the bound was reached");
+    Outcome { got, reason }
+}
+
+fn a_client_that_never_reads_is_disconnected_alone(driver: DriverKind) {
+    let outcome = starve_one_of_a_thousand(driver, SlowConsumer::Disconnect);
+    assert_eq!(outcome.reason, Some(DisconnectReason::LimitOutbox));
+    assert!(outcome.got.iter().copied().eq(0..outcome.got.len()), "no gap before the end");
+}
+
+fn the_close_frame_of_a_full_outbox_follows_a_whole_event(driver: DriverKind) {
+    let _shared = shared();
+    let ends = Ends::default();
+    let server =
+        TestServer::start(driver, |builder| with_echo(&ends)(builder).outbox_limit(OUTBOX));
+    let mut victim = Client::connect_over(Raw::connect_narrow(server.addr), WEBSOCKET, "");
+    let fat = "x".repeat(FAT_BYTES);
+    until("the outbox overflows", || {
+        server.handle.emit("fat", &fat).expect("room for mail");
+        ends.of(&victim.id).is_some()
+    });
+    let mut frame = victim.raw.frame();
+    while frame.opcode == TEXT {
+        assert_eq!(frame.payload.len(), FAT_BYTES + r#"42["fat",""]"#.len());
+        frame = victim.raw.frame();
+    }
+    assert_eq!((frame.opcode, &frame.payload[..2]), (CLOSE, &1008_u16.to_be_bytes()[..]));
+}
+
+fn a_client_that_never_reads_loses_the_new_events_only(driver: DriverKind) {
+    let outcome = starve_one_of_a_thousand(driver, SlowConsumer::DropNew);
+    assert_eq!(outcome.reason, None);
+    // What was there first was kept; what follows came when there was room by chance.
+    assert_eq!(outcome.got[..4], [0, 1, 2, 3]);
+    assert!(outcome.got.last().is_some_and(|&last| last < ROUNDS - 1), "{:?}", outcome.got);
+}
+
+fn a_client_that_never_reads_loses_the_old_events_only(driver: DriverKind) {
+    let outcome = starve_one_of_a_thousand(driver, SlowConsumer::DropOld);
+    assert_eq!(outcome.reason, None);
+    assert_eq!(outcome.got.last(), Some(&(ROUNDS - 1)), "{:?}", outcome.got);
+}
+
+/// Writes until the server takes no more for a while. Returns how much it took.
+fn pour(raw: &mut Raw, bytes: &[u8], at_most: usize) -> usize {
+    raw.stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let mut poured = 0;
+    while poured < at_most {
+        match raw.stream.write(bytes) {
+            Ok(len) => poured += len,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    poured
+}
+
+/// More than the kernel holds for two ends of a connection.
+const FLOOD: usize = 64 * 1024 * 1024;
+
+fn a_client_that_pings_and_never_reads_is_disconnected(driver: DriverKind) {
+    let _alone = alone();
+    let ends = Ends::default();
+    let server =
+        TestServer::start(driver, |builder| with_echo(&ends)(builder).outbox_limit(64 * 1024));
+    let mut bystander = server.client();
+    let raw = Raw::connect_narrow(server.addr);
+    let mut pinger = Client::connect_over(raw, WEBSOCKET, "");
+    let pings = frame(FIN | PING, &[b'p'; 125]).repeat(500);
+    pour(&mut pinger.raw, &pings, FLOOD);
+    ends.expect(&pinger.id, DisconnectReason::LimitOutbox);
+    bystander.send(r#"42["echo",1]"#);
+    bystander.expect(r#"42["echo",1]"#);
+}
+
+fn a_client_that_pipelines_and_never_reads_is_no_longer_read(driver: DriverKind) {
+    let _alone = alone();
+    let server = TestServer::start(driver, with_echo(&Ends::default()));
+    let mut bystander = server.client();
+    let before = resident_bytes();
+    let mut flooder = Raw::connect_narrow(server.addr);
+    let requests = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n".repeat(1_000);
+    let poured = pour(&mut flooder, requests.as_bytes(), FLOOD);
+    assert!(poured < FLOOD, "the server reads without end");
+    if let (Some(before), Some(after)) = (before, resident_bytes()) {
+        let grown = after.saturating_sub(before);
+        assert!(grown < GROWTH_MAX, "{grown} bytes for a client that never reads");
+    }
+    bystander.send(r#"42["echo",1]"#);
+    bystander.expect(r#"42["echo",1]"#);
+}
+
+fn what_follows_a_waiting_poll_is_no_longer_read(driver: DriverKind) {
+    let _alone = alone();
+    let server = TestServer::start(driver, with_echo(&Ends::default()));
+    let mut polling = Polling::connect(server.addr);
+    polling.begin_poll();
+    let requests = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n".repeat(1_000);
+    let poured = pour(&mut polling.raw, requests.as_bytes(), FLOOD);
+    assert!(poured < FLOOD, "the server reads without end");
+}
+
+// ---- counts ----
+
+fn attachments_beyond_the_limit_end_the_session(driver: DriverKind) {
+    let _shared = shared();
+    let ends = Ends::default();
+    let server = TestServer::start(driver, with_echo(&ends));
+    let mut client = server.client();
+    let leaves: Vec<String> =
+        (0..10).map(|num| format!(r#"{{"_placeholder":true,"num":{num}}}"#)).collect();
+    let ten = format!(r#"4510-["echo",{}]"#, leaves.join(","));
+    client.send(&ten);
+    for num in 0..10 {
+        client.raw.send(frame(FIN | BINARY, &[num]));
+    }
+    client.expect(&ten);
+    for num in 0..10 {
+        assert_eq!(client.raw.frame().payload, [num]);
+    }
+    client.send(r#"4511-["echo"]"#);
+    assert_eq!(client.raw.close_code(), 1008);
+    ends.expect(&client.id, DisconnectReason::LimitAttachments);
+}
+
+fn attachments_that_break_the_rules_end_the_session(driver: DriverKind) {
+    let _shared = shared();
+    let ends = Ends::default();
+    let server = TestServer::start(driver, with_echo(&ends));
+    let placeholder = |num: u32| format!(r#"451-["echo",{{"_placeholder":true,"num":{num}}}]"#);
+    let binary = || frame(FIN | BINARY, b"b");
+    for offence in [
+        binary(),
+        [text(&placeholder(0)), text("42[\"echo\"]")].concat(),
+        [text(&placeholder(1)), binary()].concat(),
+        [text(&placeholder(0)), binary(), binary()].concat(),
+    ] {
+        let mut client = server.client();
+        client.raw.send(offence);
+        let mut frame = client.raw.frame();
+        while frame.opcode == TEXT || frame.opcode == BINARY {
+            frame = client.raw.frame();
+        }
+        assert_eq!(frame.payload[..2], 1002_u16.to_be_bytes());
+        ends.expect(&client.id, DisconnectReason::ForcedClose);
+    }
+}
+
+fn namespaces_beyond_the_limit_end_the_session(driver: DriverKind) {
+    let _shared = shared();
+    let ends = Ends::default();
+    let server = TestServer::start(driver, |builder| {
+        let any = regex::Regex::new("^/room-").expect("a pattern");
+        with_echo(&ends)(builder)
+            .dynamic_namespace(any, |ns| ends.note(ns))
+            .max_namespaces_per_client(3)
+    });
+    let mut client = server.client();
+    let others = [client.join("/room-1"), client.join("/room-2")];
+    client.send("41/room-1,");
+    client.join("/room-3");
+    client.send("40/room-4,");
+    assert_eq!(client.raw.close_code(), 1008);
+    ends.expect(&client.id, DisconnectReason::LimitNamespaces);
+    ends.expect(&others[1], DisconnectReason::LimitNamespaces);
+    ends.expect(&others[0], DisconnectReason::ClientNamespaceDisconnect);
+}
+
+fn rooms_beyond_the_limit_are_refused(driver: DriverKind) {
+    let _shared = shared();
+    let server = TestServer::start(driver, |builder| {
+        builder.max_rooms_per_socket(3).namespace("/", |ns| {
+            ns.on("join", |socket: Socket, Data(rooms): Data<(String, String)>| {
+                socket.join([rooms.0, rooms.1]);
+                let mut rooms = socket.try_rooms().expect("on its own core");
+                rooms.remove(0);
+                rooms.sort();
+                (rooms,)
+            });
+        })
+    });
+    let mut client = server.client();
+    assert_eq!(client.ask(r#"["join","a","b"]"#), r#"[["a","b"]]"#);
+    // One that is joined already costs nothing.
+    assert_eq!(client.ask(r#"["join","a","b"]"#), r#"[["a","b"]]"#);
+    assert_eq!(client.ask(r#"["join","c","d"]"#), r#"[["a","b","c"]]"#);
+}
+
+fn pending_acks_beyond_the_limit_are_refused(driver: DriverKind) {
+    let _shared = shared();
+    let server = TestServer::start(driver, |builder| {
+        builder.max_pending_acks(2).namespace("/", |ns| {
+            ns.on("ask", async |socket: Socket| {
+                let ask = |n: u8| socket.emit_with_ack::<u8>("question", n).into_future();
+                let (one, two, three) = (ask(1), ask(2), ask(3));
+                let refused = matches!(three.await, Err(AckError::TooManyPending));
+                (refused, one.await.ok(), two.await.ok())
+            });
+        })
+    });
+    let mut client = server.client();
+    client.send(r#"427["ask"]"#);
+    for answer in [10, 20] {
+        let question = client.next();
+        let id = question.trim_start_matches("42").split('[').next().expect("an id").to_owned();
+        client.send(&format!("43{id}[{answer}]"));
+    }
+    assert_eq!(client.answer(), "[true,10,20]");
+}
+
+fn unfinished_handlers_beyond_the_limit_end_the_session(driver: DriverKind) {
+    let _shared = shared();
+    let ends = Ends::default();
+    let server = TestServer::start(driver, |builder| {
+        with_echo(&ends)(builder).max_pending_handlers(3).namespace("/", |ns| {
+            ns.on("later", async || tokio::time::sleep(Duration::from_millis(100)).await);
+            ns.on("never", async || std::future::pending::<()>().await);
+        })
+    });
+    let mut patient = server.client();
+    for _ in 0..3 {
+        // Those that end make room.
+        (0..3).for_each(|_| patient.send(r#"427["later"]"#));
+        (0..3).for_each(|_| assert_eq!(patient.answer(), "[]"));
+    }
+    let mut client = server.client();
+    (0..4).for_each(|_| client.send(r#"42["never"]"#));
+    assert_eq!(client.raw.close_code(), 1008);
+    ends.expect(&client.id, DisconnectReason::LimitPendingHandlers);
+    patient.send(r#"42["echo",1]"#);
+    patient.expect(r#"42["echo",1]"#);
+}
+
+fn messages_beyond_the_limit_end_the_session(driver: DriverKind) {
+    let _shared = shared();
+    let ends = Ends::default();
+    let server =
+        TestServer::start(driver, |builder| with_echo(&ends)(builder).max_http_buffer_size(100));
+    let mut client = server.client();
+    client.send(&"4".repeat(101));
+    assert_eq!(client.raw.close_code(), 1009);
+    ends.expect(&client.id, DisconnectReason::LimitMessageSize);
+}
+
+fn a_full_mailbox_is_told_to_the_sender(driver: DriverKind) {
+    let _shared = shared();
+    let (entered, blocked) = mpsc::channel();
+    let (release, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let server = TestServer::start(driver, |builder| {
+        with_echo(&Ends::default())(builder).max_mail(5).namespace("/", move |ns| {
+            ns.on("block", move || {
+                entered.send(()).expect("the test waits");
+                let _ = gate.lock().expect("no panics").recv();
+            });
+        })
+    });
+    let mut client = server.client();
+    client.send(r#"42["block"]"#);
+    blocked.recv().expect("the handler runs");
+    let sent: Vec<bool> = (0..10).map(|n| server.handle.emit("n", n).is_ok()).collect();
+    assert_eq!(sent, [vec![true; 5], vec![false; 5]].concat());
+    assert!(matches!(server.handle.emit("n", 10), Err(EmitError::MailboxFull)));
+    drop(release);
+    for n in 0..5 {
+        client.expect(&format!(r#"42["n",{n}]"#));
+    }
+    server.handle.emit("n", "again").expect("room for mail");
+    client.expect(r#"42["n","again"]"#);
+}
+
+fn connections_beyond_the_limit_are_refused_on_all_shards_together(driver: DriverKind) {
+    let _shared = shared();
+    let server = TestServer::start_on(driver, 2, |builder| {
+        with_echo(&Ends::default())(builder).max_connections(20)
+    });
+    let mut clients: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    let mut refused = server.raw();
+    assert_eq!(refused.response().status, 503);
+    assert!(refused.ends());
+    for client in &mut clients {
+        client.send(r#"42["echo",1]"#);
+        client.expect(r#"42["echo",1]"#);
+    }
+}
+
+on_both_drivers! {
+    a_client_that_never_reads_is_disconnected_alone,
+    a_client_that_never_reads_loses_the_new_events_only,
+    a_client_that_never_reads_loses_the_old_events_only,
+    the_close_frame_of_a_full_outbox_follows_a_whole_event,
+    a_client_that_pings_and_never_reads_is_disconnected,
+    a_client_that_pipelines_and_never_reads_is_no_longer_read,
+    what_follows_a_waiting_poll_is_no_longer_read,
+    attachments_beyond_the_limit_end_the_session,
+    attachments_that_break_the_rules_end_the_session,
+    namespaces_beyond_the_limit_end_the_session,
+    rooms_beyond_the_limit_are_refused,
+    pending_acks_beyond_the_limit_are_refused,
+    unfinished_handlers_beyond_the_limit_end_the_session,
+    messages_beyond_the_limit_end_the_session,
+    a_full_mailbox_is_told_to_the_sender,
+    connections_beyond_the_limit_are_refused_on_all_shards_together,
+}
