@@ -158,7 +158,7 @@ impl Shard {
     /// Leaves a future to the turn. Past the shard's bound it is dropped, and the log says so.
     fn spawn(self: &Rc<Self>, future: LocalFuture<()>, kind: TaskKind) {
         if self.tasks.get() >= self.config.limits.tasks {
-            tracing::error!(target: "stentor::handler", "too many unfinished handlers: one is dropped");
+            tracing::error!(target: "stentor::handler", "too many are unfinished: one is dropped");
             return;
         }
         let counted = CountedTask::new(self.clone(), kind);
