@@ -462,10 +462,23 @@ mod tests {
     }
 
     #[test]
-    fn a_full_mailbox_says_so_and_still_takes_a_shutdown() {
-        let port = Port::new(0, 1, 1024);
-        assert_eq!(port.post(fetch().0), Ok(()));
-        assert_eq!(port.post(fetch().0), Err(MailboxFull));
+    fn a_full_mailbox_says_so_and_still_takes_what_must_not_be_lost() {
+        let emit = |bytes: usize| Mail::Emit {
+            socket: SocketId { slot: 0, generation: 0 },
+            frames: Bytes::from(vec![0; bytes]),
+            volatile: false,
+            is_event: true,
+        };
+        let port = Port::new(0, 2, 1024);
+        assert_eq!(port.post(emit(1000)), Ok(()));
+        assert_eq!(port.post(emit(100)), Err(MailboxFull), "too many bytes");
+        assert_eq!(port.post(emit(10)), Ok(()));
+        assert_eq!(port.post(emit(1)), Err(MailboxFull), "too many letters");
+        assert_eq!(port.post(fetch().0), Ok(()), "somebody waits for it");
         assert_eq!(port.post(Mail::Shutdown { within_ms: 0 }), Ok(()));
+        let mut letters = VecDeque::new();
+        port.take(&mut letters);
+        assert_eq!(letters.len(), 4);
+        assert_eq!(port.post(emit(1024)), Ok(()), "what was taken counts no more");
     }
 }
