@@ -135,8 +135,11 @@ pub struct HandlerError(BoxError);
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl HandlerError {
-    pub(crate) fn from_box(error: BoxError) -> Self {
-        Self(error)
+    /// Makes one of anything that becomes a boxed standard error, for `map_err`: of a `String`, or
+    /// of an error type that is no standard error itself. What is one needs only `?`.
+    #[must_use]
+    pub fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(error.into())
     }
 
     /// The error that the handler returned.

@@ -174,7 +174,7 @@ impl<T: Serialize + 'static> IntoReply<reply::Boxed> for Result<T, BoxError> {
     fn outcome(self, to: ReplyTo<'_>) {
         match self {
             Ok(value) => to.value(&value),
-            Err(error) => to.failed(&HandlerError::from_box(error)),
+            Err(error) => to.failed(&HandlerError::new(error)),
         }
     }
 }
@@ -338,4 +338,4 @@ pub(crate) fn run(
 
 #[derive(Debug, thiserror::Error)]
 #[error("no state of type {0}: ServerBuilder::state was not called with one")]
-struct MissingState(&'static str);
+pub(crate) struct MissingState(pub(crate) &'static str);
