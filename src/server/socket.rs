@@ -187,7 +187,8 @@ impl Socket {
 
     /// Joins rooms. On the socket's own core at once; after a disconnect nothing happens. A socket
     /// may join as many rooms as `ServerBuilder::max_rooms_per_socket` says; the rest is refused
-    /// with a warning in the log.
+    /// with a warning in the log. From elsewhere, a change that a full mailbox does not take is
+    /// lost, with an error in the log.
     pub fn join(&self, rooms: impl Rooms) {
         self.change(Change::Join(rooms.into_vec()));
     }
@@ -242,7 +243,7 @@ impl Socket {
             && self.key.port.post(Mail::ChangeSocket { socket: self.key.id, change }).is_err()
         {
             let id = self.id();
-            tracing::warn!(target: "stentor::socket", id, "mailbox full: a change is lost");
+            tracing::error!(target: "stentor::socket", id, "mailbox full: a change is lost");
         }
     }
 }
