@@ -6,12 +6,15 @@ mod raw;
 #[path = "support/tools.rs"]
 mod tools;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use raw::{TestServer, on_both_drivers, until};
+use raw::{Client, TestServer, on_both_drivers, until};
 use stentor::{
-    Ack, Args, ConnectError, Data, DriverKind, EventName, HandlerError, Namespace, Socket, State,
+    Ack, Args, ConnectError, Data, DriverKind, EngineSocket, EventName, HandlerError, Message,
+    Namespace, Server, ServerBuilder, Socket, State,
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -56,7 +59,7 @@ fn an_error_that_nobody_waits_for_reaches_the_hook(driver: DriverKind) {
                 Err::<(), _>("beside an Ack")
             });
             ns.on("late", async || {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
                 Err::<(), _>(serde_json::json!({ "code": 7 }))
             });
             ns.on_any(|EventName(name): EventName| match &*name {
@@ -177,7 +180,7 @@ fn a_middleware_that_fails_tells_the_program_and_not_the_client(driver: DriverKi
             .namespace("/late", move |ns| {
                 ns.middleware(async || -> Result<(), BoxError> { Ok(()) });
                 ns.middleware(async || -> Result<(), HandlerError> {
-                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                     Err(Both)?
                 });
                 late.hears_errors(ns);
@@ -229,10 +232,81 @@ fn rooms_are_named_by_any_string_or_list_of_them(driver: DriverKind) {
     client.expect(r#"42["all"]"#);
 }
 
+fn an_engine_socket_is_a_key(driver: DriverKind) {
+    let log = Log::default();
+    let noted = log.clone();
+    let server = TestServer::start(driver, |builder| {
+        let seen = Mutex::new(HashSet::new());
+        builder.engine_io("/engine/", move |socket: EngineSocket, _: Message| {
+            let fresh = seen.lock().expect("no panics").insert(socket.clone());
+            noted.note(format!("{} {fresh}", socket.id()));
+        })
+    });
+    let target = "/engine/?EIO=4&transport=websocket";
+    for _ in 0..2 {
+        let mut client = Client::open(server.raw(), target);
+        client.raw.send(raw::text("4one"));
+        client.raw.send(raw::text("4two"));
+    }
+    until("all arrived", || log.lines().len() == 4);
+    let mut lines = log.lines();
+    lines.sort();
+    lines.dedup();
+    let fresh = |fresh: &str| lines.iter().filter(|line| line.ends_with(fresh)).count();
+    assert_eq!((fresh(" true"), fresh(" false")), (2, 2), "{lines:?}");
+}
+
+// ---- options ----
+
+#[test]
+fn options_that_cannot_be_meant_are_refused() {
+    type Wish = fn(ServerBuilder) -> ServerBuilder;
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let wishes: [(&str, Wish); 10] = [
+        ("ack_timeout", |b| b.ack_timeout(Duration::ZERO)),
+        ("ack_timeout", |b| b.ack_timeout(YEAR)),
+        ("head_timeout", |b| b.head_timeout(Duration::ZERO)),
+        ("head_timeout", |b| b.head_timeout(Duration::from_micros(999))),
+        ("body_timeout", |b| b.body_timeout(YEAR)),
+        ("keep_alive_timeout", |b| b.keep_alive_timeout(Duration::ZERO)),
+        ("given twice", |b| b.engine_io("/socket.io", |_, _| {})),
+        ("given twice", |b| b.path("/chat/").engine_io("chat", |_, _| {})),
+        ("given twice", |b| b.engine_io("/a/", |_, _| {}).engine_io("/a", |_, _| {})),
+        ("no transport", |b| b.transports([])),
+    ];
+    for (what, wish) in wishes {
+        match wish(Server::builder()).bind("127.0.0.1:0") {
+            Err(stentor::Error::Config(text)) => assert!(text.contains(what), "{what}: {text}"),
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    let two = Server::builder().engine_io("/a/", |_, _| {}).engine_io("/ab/", |_, _| {});
+    two.bind("127.0.0.1:0").expect("two paths");
+}
+
+#[test]
+fn the_first_address_that_can_be_bound_is_bound() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("bound");
+    // Nobody has this one: it is for documentation.
+    let foreign: SocketAddr = "192.0.2.1:0".parse().expect("an address");
+    let free: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let bound = Server::builder().shards(1).bind(&[foreign, taken, free][..]).expect("the last");
+    assert_eq!(bound.local_addr().ip(), free.ip());
+    let bound =
+        Server::builder().shards(2).bind(&[foreign, free, foreign][..]).expect("the second");
+    assert_eq!(bound.local_addr().ip(), free.ip());
+    let none = Server::builder().shards(2).bind(&[foreign, foreign][..]);
+    assert!(matches!(none, Err(stentor::Error::Io { .. })), "{none:?}");
+    let none = Server::builder().bind(&[][..]);
+    assert!(matches!(none, Err(stentor::Error::Config(_))), "{none:?}");
+}
+
 on_both_drivers! {
     an_error_that_nobody_waits_for_reaches_the_hook,
     a_value_that_does_not_encode_fails_its_handler,
     boxed_errors_are_the_programs_own,
     a_middleware_that_fails_tells_the_program_and_not_the_client,
     rooms_are_named_by_any_string_or_list_of_them,
+    an_engine_socket_is_a_key,
 }
