@@ -202,6 +202,38 @@ fn a_middleware_that_fails_tells_the_program_and_not_the_client(driver: DriverKi
     assert_eq!(log.lines(), ["connection: secret", "connection: both at once"]);
 }
 
+fn tuples_and_arrays_spread_and_nothing_else_does(driver: DriverKind) {
+    let server = TestServer::start(driver, |builder| {
+        builder.namespace("/", |ns| {
+            ns.on("tuple", || (1, 2));
+            ns.on("array", || [1, 2]);
+            ns.on("vec", || vec![1, 2]);
+            ns.on("one", || ([1, 2],));
+            ns.on("unit", || ());
+            ns.on("json-null", || serde_json::Value::Null);
+            ns.on("null", || stentor::Value::Null);
+            ns.on("none", || None::<u8>);
+            ns.on("take-array", |Data([a, b]): Data<[i32; 2]>| a + b);
+            ns.on("take-vec", |Data(all): Data<Vec<i32>>| all.len());
+        })
+    });
+    let mut client = server.client();
+    for (event, answer) in [
+        (r#"["tuple"]"#, "[1,2]"),
+        (r#"["array"]"#, "[1,2]"),
+        (r#"["vec"]"#, "[[1,2]]"),
+        (r#"["one"]"#, "[[1,2]]"),
+        (r#"["unit"]"#, "[]"),
+        (r#"["json-null"]"#, "[]"),
+        (r#"["null"]"#, "[null]"),
+        (r#"["none"]"#, "[null]"),
+        (r#"["take-array",3,4]"#, "[7]"),
+        (r#"["take-vec",[3,4],5]"#, "[2]"),
+    ] {
+        assert_eq!(client.ask(event), answer, "{event}");
+    }
+}
+
 // ---- keys ----
 
 fn rooms_are_named_by_any_string_or_list_of_them(driver: DriverKind) {
@@ -308,5 +340,6 @@ on_both_drivers! {
     boxed_errors_are_the_programs_own,
     a_middleware_that_fails_tells_the_program_and_not_the_client,
     rooms_are_named_by_any_string_or_list_of_them,
+    tuples_and_arrays_spread_and_nothing_else_does,
     an_engine_socket_is_a_key,
 }

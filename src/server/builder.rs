@@ -141,7 +141,8 @@ impl ServerBuilder {
         outbox_limit: usize => config.limits.outbox_bytes = |bytes| bytes;
         /// What happens to a client that reads too slowly. Default: it is disconnected.
         slow_consumer: SlowConsumer => config.slow_consumer = |policy| policy;
-        /// Binary attachments of one packet. Default 10.
+        /// Binary attachments of one packet. Default 10. Each may be as large as a message, so a
+        /// packet may hold `max_http_buffer_size` × (1 + `max_attachments`).
         max_attachments: u32 => config.limits.attachments = |count| count;
         /// Namespaces of one client. Default 64.
         max_namespaces_per_client: usize => config.limits.namespaces = |count| count;
@@ -304,7 +305,10 @@ impl ServerBuilder {
     }
 
     /// Serves every other path from an [`axum::Router`] on the same port and cores. Without one
-    /// they are answered 404. The peer's address is there as `ConnectInfo<SocketAddr>`.
+    /// they are answered 404. The peer's address is there as `ConnectInfo<SocketAddr>`. Its
+    /// connections count for [`max_connections`](Self::max_connections), and
+    /// [`keep_alive_timeout`](Self::keep_alive_timeout) is the deadline of a request's head; bodies
+    /// have none but the router's own.
     #[cfg(feature = "axum")]
     #[must_use]
     pub fn fallback(mut self, router: axum::Router) -> Self {
@@ -374,11 +378,10 @@ impl ServerBuilder {
         if !self.config.polling && !self.config.websocket {
             return bad("no transport is enabled");
         }
-        let mut paths = vec![&self.config.path];
+        let mut paths = vec![self.config.path.trim_end_matches('/')];
         for path in &self.config.engine_paths {
-            let same =
-                |other: &&Box<str>| other.trim_end_matches('/') == path.trim_end_matches('/');
-            if paths.iter().any(same) {
+            let path = path.trim_end_matches('/');
+            if paths.contains(&path) {
                 return bad(format!("path {path:?} is given twice"));
             }
             paths.push(path);
