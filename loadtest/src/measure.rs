@@ -79,8 +79,8 @@ impl Process {
         Ok(cpu)
     }
 
-    /// Private memory in bytes that the process has written to. Program text is left out: whether it
-    /// is shared depends on who else runs the same program.
+    /// Private memory in bytes that the process has written to. Program text is left out: whether
+    /// it is shared depends on who else runs the same program.
     pub(crate) fn memory(&self) -> io::Result<u64> {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid))?;
         let written = ["Private_Dirty:", "Private_Hugetlb:", "Swap:"];

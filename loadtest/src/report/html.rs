@@ -15,7 +15,8 @@ const STYLE: &str = "
 body{font:16px/1.5 system-ui,sans-serif;max-width:720px;margin:2rem auto;padding:0 1rem;
 background:#fff;color:#1b1f24}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse;margin-bottom:1rem}td,th{padding:.2rem .8rem .2rem 0;text-align:right}
+table{border-collapse:collapse;margin-bottom:1rem}
+td,th{padding:.2rem .8rem .2rem 0;text-align:right}
 td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto}
 svg text{font-size:11px;fill:currentColor}.grid{stroke:currentColor;stroke-opacity:.15}
 pre{overflow:auto;font-size:12px}.warn{color:#b45309}
