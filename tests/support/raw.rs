@@ -7,7 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket as Socket2, Type};
@@ -138,6 +138,14 @@ impl Raw {
     pub(crate) fn connect_narrow(addr: SocketAddr) -> Self {
         let socket = Socket2::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(32 * 1024).expect("a small buffer");
+        socket.connect(&addr.into()).expect("the server listens");
+        Self::of(socket.into())
+    }
+
+    /// From an address of one's own choice.
+    pub(crate) fn connect_from(source: IpAddr, addr: SocketAddr) -> Self {
+        let socket = Socket2::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("a loopback address");
         socket.connect(&addr.into()).expect("the server listens");
         Self::of(socket.into())
     }
@@ -565,7 +573,11 @@ impl Polling {
 
     #[track_caller]
     pub(crate) fn open_at(addr: SocketAddr, target: &str) -> Self {
-        let mut raw = Raw::connect(addr);
+        Self::open_on(Raw::connect(addr), target)
+    }
+
+    #[track_caller]
+    fn open_on(mut raw: Raw, target: &str) -> Self {
         let answer = raw.get(target);
         assert_eq!(answer.status, 200, "{answer:?}");
         let sid = sid_of(answer.text());
@@ -575,7 +587,12 @@ impl Polling {
     /// Opens a session and joins `/`.
     #[track_caller]
     pub(crate) fn connect(addr: SocketAddr) -> Self {
-        let mut polling = Self::open(addr);
+        Self::connect_on(Raw::connect(addr))
+    }
+
+    #[track_caller]
+    pub(crate) fn connect_on(raw: Raw) -> Self {
+        let mut polling = Self::open_on(raw, POLLING);
         polling.post("40");
         let reply = polling.poll();
         assert!(reply.starts_with("40{"), "{reply}");
