@@ -1,4 +1,4 @@
-//! What a shard's turn costs, without a kernel: per inbound event, and per recipient of a broadcast.
+//! What a turn of a shard costs without a kernel: per inbound event, per recipient of a broadcast.
 //!
 //! ```text
 //! cargo bench --bench turn [-- <part of a name>]
