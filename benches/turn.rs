@@ -1,4 +1,4 @@
-//! What a turn of a shard costs without a kernel: per inbound event, per recipient of a broadcast.
+//! What a shard's turn costs without a kernel: per inbound event, per recipient of a broadcast.
 //!
 //! ```text
 //! cargo bench --bench turn [-- <part of a name>]

@@ -176,7 +176,11 @@ impl Sim {
         let mut rng = StdRng::seed_from_u64(seed);
         let count = builder.shards.unwrap_or(1).min(usize::from(u16::MAX));
         let net = SimNet::new(rng.random(), faults.into());
-        let ports = Arc::new(Ports::new(count, builder.config.limits.mail));
+        let ports = Arc::new(Ports::new(
+            count,
+            builder.config.limits.mail,
+            builder.config.limits.mail_bytes,
+        ));
         let running = watch::Sender::new(count);
         let timeout_ms = builder.config.timings.ack_timeout;
         let handle = Handle::new(ports.clone(), timeout_ms, running.subscribe());
