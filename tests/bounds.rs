@@ -71,9 +71,9 @@ fn with_echo(ends: &Ends) -> impl FnOnce(ServerBuilder) -> ServerBuilder {
 
 const OUTBOX: usize = 256 * 1024;
 const FAT_BYTES: usize = 64 * 1024;
-const ROUNDS: usize = 400;
+const ROUNDS: usize = 200;
 /// Far less than what the victim is sent, far more than the bound and its surroundings.
-const GROWTH_MAX: usize = 12 * 1024 * 1024;
+const GROWTH_MAX: usize = 8 * 1024 * 1024;
 
 /// What the victim finds once it reads, and why it ended if it did.
 struct Outcome {
@@ -82,7 +82,7 @@ struct Outcome {
     reason: Option<DisconnectReason>,
 }
 
-/// A thousand clients get an event per round, in order, while one that never reads is sent sixty
+/// A thousand clients get an event per round, in order, while one that never reads is sent fifty
 /// times its bound.
 fn starve_one_of_a_thousand(driver: DriverKind, policy: SlowConsumer) -> Outcome {
     let _alone = alone();

@@ -1,11 +1,13 @@
 //! What takes time, in virtual time: heartbeats, timeouts, deadlines, shutdown. Each test is named
 //! by its claim. The random whole-server test is `simulation.rs`.
 
+#![allow(clippy::unwrap_used)] // a failed expectation is the verdict
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stentor::sim::{Client, ConnectOptions, Faults, Sim, State, Transport};
-use stentor::{Data, DisconnectReason, Server, ServerBuilder, Socket, Value};
+use stentor::{Data, DisconnectReason, EmitError, Server, ServerBuilder, Socket, Value};
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -29,6 +31,12 @@ fn server(reasons: &Reasons) -> ServerBuilder {
     Server::builder().namespace("/", move |ns| {
         ns.on("echo", |Data(value): Data<Value>| value);
         ns.on("join", |socket: Socket, Data(room): Data<String>| socket.join(room));
+        ns.on("close", |socket: Socket| socket.close());
+        ns.on_disconnecting(|socket: Socket| {
+            // Its session may be somebody else's by now.
+            assert!(matches!(socket.emit("bye", ()), Err(EmitError::Disconnected)));
+            assert!(socket.volatile().emit("bye", ()).is_err());
+        });
         ns.on("async", async |Data(value): Data<u32>| value + 1);
         ns.on_disconnect(move |_: Socket, why: DisconnectReason| {
             reasons.0.lock().unwrap().push(why);
@@ -330,10 +338,48 @@ fn who_is_being_disconnected_is_out_of_reach_of_the_next_broadcast() {
     let client = connect(&mut sim, Transport::WebSocket);
     sim.handle().disconnect_sockets(false).unwrap();
     sim.handle().emit("news", 1).unwrap();
-    let _ = sim.handle().emit_with_ack::<Value>("news", 1).into_future();
+    drop(sim.handle().emit_with_ack::<Value>("news", 1).into_future());
     sim.run_for(secs(1));
     assert_eq!(sim.state(client), State::Disconnected);
     assert_eq!(sim.events(client), []);
+}
+
+#[test]
+fn what_follows_the_end_of_a_session_in_one_payload_is_ignored() {
+    let mut sim = sim(server(&Reasons::default()).namespace("/side", |_| {}));
+    let raw = sim.open(None);
+    let ask = |sim: &mut Sim, request: String| {
+        sim.send(raw, request.as_bytes());
+        sim.run_for(SLACK);
+        String::from_utf8(sim.receive(raw)).unwrap()
+    };
+    let path = "/socket.io/?EIO=4&transport=polling";
+    let answer = ask(&mut sim, format!("GET {path} HTTP/1.1\r\nHost: sim\r\n\r\n"));
+    let sid = answer.split("\"sid\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let body = "40\u{1e}42[\"close\"]\u{1e}40/side,\u{1e}42[\"close\"]";
+    let head = format!("POST {path}&sid={sid} HTTP/1.1\r\nHost: sim\r\n");
+    ask(&mut sim, format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
+    let side = sim.handle().of("/side");
+    let left = sim.run_future(secs(1), async move { side.fetch_sockets().await.len() });
+    assert_eq!(left, Some(0), "nobody joins over a session that is over");
+}
+
+#[test]
+fn a_socket_that_ends_reaches_nobody_over_its_old_session() {
+    let reasons = Reasons::default();
+    let mut sim = sim(server(&reasons));
+    for _ in 0..3 {
+        let client = connect(&mut sim, Transport::WebSocket);
+        sim.reset(client);
+        sim.run_for(secs(1));
+        let next = connect(&mut sim, Transport::WebSocket);
+        sim.run_for(secs(1));
+        assert_eq!(sim.state(next), State::Connected);
+        assert_eq!(sim.events(next), []);
+        sim.close(next);
+        sim.run_for(secs(1));
+    }
+    assert_eq!(reasons.take().len(), 6);
 }
 
 #[test]

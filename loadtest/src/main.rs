@@ -32,6 +32,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 // The servers started from here are measured: they get the allocator that the examples have.
+#[cfg(not(feature = "system-alloc"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -47,9 +48,9 @@ struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// One publisher, everybody receives.
-    Fanout(commands::Simple),
+    Fanout(commands::Fanout),
     /// Requests with acknowledgements.
-    Echo(commands::Simple),
+    Echo(commands::Echo),
     /// Broadcasts to many rooms.
     Rooms(commands::Rooms),
     /// Broadcasts while clients come and go.

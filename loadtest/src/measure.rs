@@ -79,18 +79,16 @@ impl Process {
         Ok(cpu)
     }
 
-    /// Private memory in bytes: what would be free again if the process ended.
+    /// Private memory in bytes that the process has written to. Program text is left out: whether
+    /// it is shared depends on who else runs the same program.
     pub(crate) fn memory(&self) -> io::Result<u64> {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid))?;
-        let mut kib = 0;
-        for line in rollup.lines() {
-            let private = ["Private_Clean:", "Private_Dirty:", "Private_Hugetlb:"];
-            let Some(rest) = private.iter().find_map(|name| line.strip_prefix(name)) else {
-                continue;
-            };
-            kib += rest.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
-        }
-        Ok(kib * 1024)
+        let written = ["Private_Dirty:", "Private_Hugetlb:", "Swap:"];
+        let kib = rollup.lines().filter_map(|line| {
+            let rest = written.iter().find_map(|name| line.strip_prefix(name))?;
+            rest.trim().trim_end_matches(" kB").parse::<u64>().ok()
+        });
+        Ok(kib.sum::<u64>() * 1024)
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) struct Report {
     pub(crate) url: String,
     pub(crate) clients: u32,
     pub(crate) payload_bytes: usize,
+    pub(crate) transport: &'static str,
     pub(crate) pace: String,
     pub(crate) seconds: f64,
     /// Ended by Ctrl-C: results so far.
@@ -132,6 +133,7 @@ impl Report {
             url: url.to_owned(),
             clients: plan.clients,
             payload_bytes: plan.payload,
+            transport: "websocket",
             pace: pace(plan),
             seconds,
             interrupted: false,
@@ -198,8 +200,13 @@ pub(crate) fn publish(report: &Report, output: &Output) -> Result<(), Failure> {
 fn print(report: &Report) {
     let ended = if report.interrupted { ", interrupted" } else { "" };
     println!(
-        "{}: {} clients, {} B, {}; {:.2} s{ended}",
-        report.command, report.clients, report.payload_bytes, report.pace, report.seconds
+        "{}: {} clients by {}, {} B, {}; {:.2} s{ended}",
+        report.command,
+        report.clients,
+        report.transport,
+        report.payload_bytes,
+        report.pace,
+        report.seconds
     );
     if report.deliveries > 0 {
         println!(

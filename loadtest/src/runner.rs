@@ -9,7 +9,7 @@ use crate::Failure;
 use crate::load::{Load, Plan, Window};
 use crate::measure::{Cpu, Process};
 use crate::report::{self, Output, Report, Sample, ServerCost};
-use crate::swarm::{Swarm, Work};
+use crate::swarm::{Swarm, Transport, Work};
 use crate::target::Target;
 
 /// What every command against a server takes.
@@ -85,11 +85,17 @@ pub(crate) fn cpu(process: Option<&Process>) -> Result<Cpu, Failure> {
 }
 
 /// Runs a plan against the server of `common`.
-pub(crate) fn run(command: &'static str, plan: Plan, common: &Common) -> Result<(), Failure> {
+pub(crate) fn run(
+    command: &'static str,
+    plan: Plan,
+    transport: Transport,
+    common: &Common,
+) -> Result<(), Failure> {
     let (warmup, duration) = common.length()?;
     let (target, server) = common.prepare(plan.clients + plan.churn.ceil() as u32)?;
     let url = common.url.clone();
     let mut swarm = Swarm::new(target, move |who| plan.rooms_of(who))?;
+    swarm.transport = transport;
     let mut load = Load::new(plan);
     ramp(&mut swarm, plan.clients, &mut load)?;
     load.run(&mut swarm, warmup, |_| {})?;
@@ -117,6 +123,7 @@ pub(crate) fn run(command: &'static str, plan: Plan, common: &Common) -> Result<
     let report = Report {
         interrupted: crate::system::interrupted(),
         generator_share: own_used.process_ns as f64 / 1e9 / seconds,
+        transport: transport.name(),
         server: cost,
         series: watch.samples,
         ..Report::new(command, &url, &plan, seconds, &window)

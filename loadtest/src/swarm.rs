@@ -5,11 +5,14 @@
 //! business; what they cost the machine must stay far below what the server costs, and the
 //! commands report when it did not.
 
+mod polling;
+
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -19,6 +22,25 @@ use crate::Failure;
 use crate::system::Timer;
 use crate::target::Target;
 use crate::wire;
+use polling::Polling;
+
+/// How clients connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Transport {
+    #[default]
+    Websocket,
+    /// All but client 0, which may have to publish.
+    Polling,
+}
+
+impl Transport {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Websocket => "websocket",
+            Self::Polling => "polling",
+        }
+    }
+}
 
 /// Where a client stands on its way into the namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +62,9 @@ pub(crate) enum Phase {
 pub(crate) struct Client {
     stream: Option<TcpStream>,
     /// The beginning of a frame that has not come whole.
-    partial: Option<Box<Vec<u8>>>,
+    partial: Vec<u8>,
+    /// Only for clients that poll.
+    polling: Option<Box<Polling>>,
     /// The sequence number that must come next; 0 before the first.
     pub(crate) next: u64,
     pub(crate) phase: Phase,
@@ -86,6 +110,7 @@ pub(crate) struct Swarm {
     reply: Vec<u8>,
     /// What a full socket has not taken yet.
     unsent: HashMap<u32, Vec<u8>>,
+    pub(crate) transport: Transport,
     target: Target,
     request: Vec<u8>,
     /// The rooms that a client joins on its way in.
@@ -114,6 +139,7 @@ impl Swarm {
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             reply: Vec::new(),
             unsent: HashMap::new(),
+            transport: Transport::default(),
             request: wire::upgrade_request(&target.host, &target.path),
             target,
             rooms: Box::new(rooms),
@@ -185,10 +211,16 @@ impl Swarm {
         let client = &mut self.clients[who as usize];
         client.stream = Some(stream);
         client.phase = Phase::Upgrading;
-        client.partial = None;
+        client.partial = Vec::new();
         client.next = 0;
         self.opened = self.opened.wrapping_add(1);
         self.connecting += 1;
+        if self.transport == Transport::Polling && who > 0 {
+            self.clients[who as usize].phase = Phase::Opening;
+            self.clients[who as usize].polling = Some(Polling::new());
+            let request = self.poll_request("", None);
+            return self.send(who, &request);
+        }
         let request = std::mem::take(&mut self.request);
         let sent = self.send(who, &request);
         self.request = request;
@@ -228,7 +260,7 @@ impl Swarm {
             _ => self.connecting -= 1,
         }
         client.phase = Phase::Closed;
-        client.partial = None;
+        client.partial = Vec::new();
         self.unsent.remove(&who);
     }
 
@@ -316,15 +348,10 @@ impl Swarm {
                 Err(error) => return Err(Failure::io("receive")(error)),
             };
             work.received();
-            let whole = match client.partial.take() {
-                None => self.consume(who, None, length, work)?,
-                Some(mut partial) => {
-                    partial.extend_from_slice(&self.buffer[..length]);
-                    self.consume(who, Some(partial), length, work)?
-                }
-            };
+            let kept = std::mem::take(&mut client.partial);
+            let alive = self.consume(who, kept, length, work)?;
             // A short read emptied the socket.
-            if length < self.buffer.len() || !whole {
+            if length < self.buffer.len() || !alive {
                 return Ok(());
             }
         }
@@ -334,14 +361,25 @@ impl Swarm {
     fn consume(
         &mut self,
         who: u32,
-        kept: Option<Box<Vec<u8>>>,
+        mut kept: Vec<u8>,
         length: usize,
         work: &mut impl Work,
     ) -> Result<bool, Failure> {
         let fault = |why: &str| Failure::Protocol(format!("client {who}: {why}"));
         // Taken out so that packets may be handled while they lie in it.
         let buffer = std::mem::take(&mut self.buffer);
-        let bytes = kept.as_deref().map_or(&buffer[..length], |kept| &kept[..]);
+        let fresh = kept.is_empty();
+        if !fresh {
+            kept.extend_from_slice(&buffer[..length]);
+        }
+        let bytes = if fresh { &buffer[..length] } else { &kept[..] };
+        if self.clients[who as usize].polling.is_some() {
+            let used = self.poll_answers(who, bytes, work);
+            let left = used.as_ref().map_or(Vec::new(), |used| bytes[*used..].to_vec());
+            self.buffer = buffer;
+            self.clients[who as usize].partial = left;
+            return used.map(|_| true);
+        }
         let mut at = 0;
         let outcome = loop {
             let rest = &bytes[at..];
@@ -373,7 +411,11 @@ impl Swarm {
                 Err(why) => break Err(fault(why)),
             }
         };
-        let left = (at < bytes.len()).then(|| Box::new(bytes[at..].to_vec()));
+        let left = match bytes.len() - at {
+            0 => Vec::new(),
+            _ if at == 0 && !fresh => kept,
+            _ => bytes[at..].to_vec(),
+        };
         self.buffer = buffer;
         self.clients[who as usize].partial = left;
         outcome?;
@@ -447,7 +489,7 @@ impl Swarm {
 
 impl Client {
     pub(crate) const fn new() -> Self {
-        Self { stream: None, partial: None, next: 0, phase: Phase::Closed }
+        Self { stream: None, partial: Vec::new(), polling: None, next: 0, phase: Phase::Closed }
     }
 }
 

@@ -264,11 +264,12 @@ macro_rules! handler {
                 context.check()?;
                 // An `Ack` among the extractors has taken the acknowledgement.
                 to.ack = to.ack.and_then(|_| context.ack.get());
-                let returned = self($($extractor),*);
+                let reply = self($($extractor),*).into_future(to);
+                // Not before: should that have panicked, the client is told that it failed.
                 if to.ack.is_some() {
                     context.ack.set(None);
                 }
-                Ok(returned.into_future(to))
+                Ok(reply)
             }
         }
     };

@@ -29,6 +29,8 @@ pub struct Bound {
     listeners: Vec<TcpListener>,
     addr: SocketAddr,
     driver: DriverKind,
+    /// How the driver was chosen, for the log.
+    why: String,
     pin: bool,
     running: watch::Sender<usize>,
 }
@@ -43,8 +45,12 @@ impl Bound {
     pub(crate) fn new(builder: ServerBuilder, addr: SocketAddr) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = builder.shards.unwrap_or(cores).min(usize::from(u16::MAX));
-        let driver = choose(builder.driver)?;
+        let (driver, why) = choose(builder.driver)?;
         let reuse_port = shards > 1;
+        if reuse_port && addr.port() != 0 {
+            // A port that is shared would hide another server on it: see that there is none.
+            drop(listen::listen(addr, false, BACKLOG).map_err(Error::io("bind"))?);
+        }
         let first = listen::listen(addr, reuse_port, BACKLOG).map_err(Error::io("bind"))?;
         // A port of 0 is chosen once and shared.
         let addr = first.local_addr().map_err(Error::io("read the bound address"))?;
@@ -52,7 +58,11 @@ impl Bound {
         for _ in 1..shards {
             listeners.push(listen::listen(addr, reuse_port, BACKLOG).map_err(Error::io("bind"))?);
         }
-        let ports = Arc::new(Ports::new(shards, builder.config.limits.mail));
+        let ports = Arc::new(Ports::new(
+            shards,
+            builder.config.limits.mail,
+            builder.config.limits.mail_bytes,
+        ));
         Ok(Self {
             app: Arc::new(builder.registered),
             config: Arc::new(builder.config),
@@ -60,6 +70,7 @@ impl Bound {
             listeners,
             addr,
             driver,
+            why,
             pin: builder.pin,
             running: watch::Sender::new(shards),
         })
@@ -98,6 +109,7 @@ impl Bound {
             true => core_affinity::get_core_ids().unwrap_or_default(),
             false => Vec::new(),
         };
+        let shards = self.listeners.len();
         let (started, starts) = mpsc::channel();
         let mut threads = Vec::new();
         for (index, listener) in self.listeners.into_iter().enumerate() {
@@ -109,22 +121,30 @@ impl Bound {
                 driver: self.driver,
                 core: (!cores.is_empty()).then(|| cores[index % cores.len()]),
                 started: started.clone(),
-                running: Departure(self.running.clone()),
+                running: Departure { running: self.running.clone(), ports: self.ports.clone() },
             };
             let thread = std::thread::Builder::new()
                 .name(format!("stentor-{index}"))
-                .spawn(move || start.run(listener))
-                .map_err(Error::io("start a shard's thread"))?;
-            threads.push(thread);
+                .spawn(move || start.run(listener));
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    // The shard that never was is told to the starter like one that failed.
+                    let _ = started.send(Err(error));
+                    break;
+                }
+            }
         }
         drop(started);
         let running = Running { threads, handle, addr: self.addr };
-        for _ in 0..running.threads.len() {
+        for _ in 0..shards {
             let outcome = starts
                 .recv()
                 .unwrap_or_else(|_| Err(std::io::Error::other("a shard ended before it began")));
             if let Err(error) = outcome {
                 drop(running.handle.shutdown(std::time::Duration::ZERO));
+                // The others end; the first error is the one to tell.
+                let _ = running.join();
                 return Err(Error::Io { what: "start a shard", source: error });
             }
         }
@@ -132,19 +152,30 @@ impl Bound {
             target: "stentor",
             addr = %self.addr,
             shards = running.threads.len(),
-            driver = ?self.driver,
+            driver = %self.why,
             "listening"
         );
         Ok(running)
     }
 }
 
+/// When a shard is gone although nobody shut it down, the rest of the server follows within this
+/// time: a server that serves only some of its clients helps nobody, one that ends is restarted.
+const FOLLOW_WITHIN_MS: u64 = 10_000;
+
 /// Counts a shard off when its thread ends, however it ends.
-struct Departure(watch::Sender<usize>);
+struct Departure {
+    running: watch::Sender<usize>,
+    ports: Arc<Ports>,
+}
 
 impl Drop for Departure {
     fn drop(&mut self) {
-        self.0.send_modify(|running| *running = running.saturating_sub(1));
+        self.running.send_modify(|running| *running = running.saturating_sub(1));
+        if !*self.ports.draining().borrow() {
+            tracing::error!(target: "stentor", "a shard ended by itself; the server shuts down");
+            self.ports.shut_down(FOLLOW_WITHIN_MS);
+        }
     }
 }
 
@@ -199,7 +230,7 @@ impl Start {
 }
 
 /// The driver that will be used: the one asked for, or what the machine has.
-fn choose(wish: DriverKind) -> Result<DriverKind> {
+fn choose(wish: DriverKind) -> Result<(DriverKind, String)> {
     let wish = match std::env::var("STENTOR_DRIVER").ok().as_deref() {
         None | Some("") => wish,
         Some("auto") => DriverKind::Auto,
@@ -211,25 +242,21 @@ fn choose(wish: DriverKind) -> Result<DriverKind> {
         }
     };
     if wish == DriverKind::Mio {
-        tracing::info!(target: "stentor", "driver: readiness, as asked");
-        return Ok(wish);
+        return Ok((wish, "readiness, as asked".to_owned()));
     }
     match probe_uring() {
-        Ok(()) => {
-            tracing::info!(target: "stentor", "driver: io_uring");
-            Ok(DriverKind::Uring)
-        }
+        Ok(mode) => Ok((DriverKind::Uring, format!("io_uring, {mode}"))),
         Err(error) if wish == DriverKind::Auto => {
-            tracing::info!(target: "stentor", %error, "driver: readiness, for want of io_uring");
-            Ok(DriverKind::Mio)
+            Ok((DriverKind::Mio, format!("readiness, for {error}")))
         }
         Err(source) => Err(Error::Io { what: "set up io_uring", source }),
     }
 }
 
 #[cfg(target_os = "linux")]
-fn probe_uring() -> std::io::Result<()> {
-    crate::io::uring::supported().map(drop).map_err(std::io::Error::other)
+fn probe_uring() -> std::io::Result<String> {
+    let mode = crate::io::uring::supported().map_err(std::io::Error::other)?;
+    Ok(format!("{mode:?} task work").to_lowercase())
 }
 
 #[cfg(target_os = "linux")]
@@ -239,7 +266,7 @@ fn uring(listener: Option<TcpListener>) -> std::io::Result<crate::io::uring::Uri
 }
 
 #[cfg(not(target_os = "linux"))]
-fn probe_uring() -> std::io::Result<()> {
+fn probe_uring() -> std::io::Result<String> {
     Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "io_uring is Linux only"))
 }
 

@@ -154,6 +154,12 @@ impl<R> Sessions<R> {
             .filter(|cold| cold.generation == id.generation)
     }
 
+    /// The session, unless it is over: a closing one takes no packets and makes no sockets.
+    #[inline]
+    pub(crate) fn get_open(&mut self, id: SessionId) -> Option<&mut Cold<R>> {
+        self.get_mut(id).filter(|cold| cold.phase == Phase::Open)
+    }
+
     pub(crate) fn at(&self, slot: u32) -> Option<&Cold<R>> {
         self.cold.get(slot as usize)?.as_ref()
     }

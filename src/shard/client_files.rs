@@ -82,6 +82,8 @@ impl Shard {
             head.path.strip_prefix(&*self.config.path).map(|name| name.trim_start_matches('/'));
         let Some(name) = NAMES.into_iter().find(|name| Some(*name) == wanted) else { return false };
         if !matches!(head.method, Method::Get | Method::Head) {
+            // A body that nobody reads would be taken for the next request.
+            self.close_after_reply(link);
             self.core.borrow_mut().reply_empty(link, 405);
             return true;
         }

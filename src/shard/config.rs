@@ -51,10 +51,14 @@ pub(crate) struct Limits {
     pub(crate) broadcast_acks: usize,
     /// Unfinished handlers of one session. Default 1 024.
     pub(crate) pending_handlers: u32,
-    /// Connections of the whole server. Default 1 000 000.
+    /// Unfinished futures of one shard, of sessions that are gone too. Default 262 144.
+    pub(crate) tasks: u32,
+    /// Connections of the whole server, and sessions of the whole server. Default 1 000 000.
     pub(crate) connections: usize,
-    /// Messages that may wait between two shards. Default 65 536.
+    /// Messages that may wait for one shard. Default 65 536.
     pub(crate) mail: usize,
+    /// Bytes that these messages may hold. Default 256 MiB.
+    pub(crate) mail_bytes: usize,
 }
 
 impl Default for Limits {
@@ -69,8 +73,10 @@ impl Default for Limits {
             pending_acks: 1024,
             broadcast_acks: 1024,
             pending_handlers: 1024,
+            tasks: 262_144,
             connections: 1_000_000,
             mail: 65_536,
+            mail_bytes: 256 * 1024 * 1024,
         }
     }
 }

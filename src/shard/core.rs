@@ -58,7 +58,7 @@ pub(crate) struct Client {
 /// Something user code must hear of, once the tables are free.
 #[derive(Debug)]
 pub(crate) enum Notice {
-    SocketGone { socket: SocketId, reason: DisconnectReason },
+    SocketGone { socket: SocketId, session: SessionId, reason: DisconnectReason },
     EngineGone { endpoint: u16, key: Arc<EngineCell>, reason: DisconnectReason },
 }
 
@@ -126,7 +126,8 @@ pub(crate) struct Core {
     /// Ids of the user's making whose sessions are gone.
     pub(crate) freed_sids: Vec<Box<str>>,
     pub(crate) counters: Counters,
-    pub(crate) draining: bool,
+    /// Shutting down: everything ends by then.
+    pub(crate) over_by_ms: Option<u64>,
     /// The turn is running: what is left behind will be seen without waking anybody.
     pub(crate) in_turn: bool,
     pub(crate) waker: Option<Waker>,
@@ -157,7 +158,7 @@ impl Core {
             driver_ops: Vec::new(),
             freed_sids: Vec::new(),
             counters: Counters::default(),
-            draining: false,
+            over_by_ms: None,
             in_turn: false,
             waker: None,
         }
@@ -178,6 +179,11 @@ impl Core {
         let mut random = [0; ID_RANDOM_BYTES];
         self.rng.fill_bytes(&mut random);
         Id::new(self.port.index(), slot, random)
+    }
+
+    /// Whether the shard is shutting down.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.over_by_ms.is_some()
     }
 
     // ---- outgoing ----
@@ -240,12 +246,16 @@ impl Core {
 
     fn drop_old(&mut self, id: SessionId, range: Range) {
         let bound = self.config.limits.outbox_bytes;
+        let speaks = match self.sessions.get(id).map(|cold| &cold.owner.owner) {
+            Some(Owner::Engine { .. }) => wire::Speaks::EngineIo,
+            _ => wire::Speaks::SocketIo,
+        };
         let outbox = &mut self.sessions.hot[id.slot as usize].outbox;
         let over = (outbox.len() + range.len() as usize).saturating_sub(bound);
         // A quarter at a time: the copy is then paid once per many events.
         let excess = over.max(bound / 4);
         let (kept, dropped) =
-            wire::keep_undroppable(&outbox.to_vec(&self.log), outbox.pinned(), excess);
+            wire::keep_undroppable(&outbox.to_vec(&self.log), outbox.pinned(), excess, speaks);
         let pinned = outbox.pinned();
         self.counters.dropped += dropped;
         outbox.replace(&mut self.log, kept, pinned);
@@ -329,7 +339,15 @@ impl Core {
         answers: Option<tokio::sync::oneshot::Sender<ShardAnswers>>,
     ) {
         if let (Some((id, timeout_ms)), Some(answers)) = (broadcast.ack, answers) {
-            let awaited: HashSet<u32> = self.select(&broadcast.target).into_iter().collect();
+            let mut awaited: HashSet<u32> = self.select(&broadcast.target).into_iter().collect();
+            if broadcast.volatile {
+                // Whom the event will not reach owes no answer.
+                let Self { sockets, sessions, .. } = self;
+                awaited.retain(|slot| {
+                    let session = sockets.id_at(*slot).and_then(|id| sockets.session_of(id));
+                    session.is_some_and(|session| sessions.hot[session as usize].is_writable())
+                });
+            }
             if awaited.is_empty() || self.acks.broadcasts() >= self.config.limits.broadcast_acks {
                 let missing = awaited.len();
                 let _ = answers.send(ShardAnswers { answers: Vec::new(), missing });
@@ -431,13 +449,12 @@ impl Core {
     /// Ends one socket; its session goes on. No broadcast reaches it from now on.
     pub(crate) fn end_socket(&mut self, socket: SocketId, reason: DisconnectReason) {
         let Some(session) = self.sockets.session_of(socket) else { return };
-        if let Some(id) = self.sessions.id_at(session)
-            && let Some(cold) = self.sessions.get_mut(id)
-        {
+        let Some(id) = self.sessions.id_at(session) else { return };
+        if let Some(cold) = self.sessions.get_mut(id) {
             cold.owner.sockets.retain(|other| *other != socket);
         }
         self.sockets.silence(socket);
-        self.notices.push_back(Notice::SocketGone { socket, reason });
+        self.notices.push_back(Notice::SocketGone { socket, session: id, reason });
         self.touch();
     }
 
@@ -524,7 +541,7 @@ impl Core {
         }
         for socket in sockets {
             self.sockets.silence(socket);
-            self.notices.push_back(Notice::SocketGone { socket, reason });
+            self.notices.push_back(Notice::SocketGone { socket, session: id, reason });
         }
         if let Some(candidate) = candidate {
             self.close_websocket(candidate.into(), CloseCode::NORMAL, Vec::new());
@@ -617,6 +634,7 @@ impl Core {
     pub(crate) fn free_session(&mut self, id: SessionId) {
         self.sessions.hot[id.slot as usize].outbox.clear(&mut self.log);
         let Some(cold) = self.sessions.remove(id) else { return };
+        debug_assert!(cold.owner.sockets.is_empty(), "sockets end before their session");
         self.port.sessions.fetch_sub(1, Ordering::Relaxed);
         if let Sid::Custom(sid) = cold.sid {
             self.freed_sids.push(sid);
@@ -636,7 +654,9 @@ impl Core {
 
     /// Lets the link end once its bytes are out.
     pub(crate) fn end_link(&mut self, link: LinkId) {
-        let until_ms = self.now_ms + self.config.timings.linger;
+        // A shutdown's deadline is the user's; else a peer that takes nothing is waited for no
+        // longer than one that does not close.
+        let until_ms = self.over_by_ms.unwrap_or(self.now_ms + self.config.timings.linger);
         if let Some(entry) = self.links.get_mut(link) {
             entry.after = After::Close;
             self.set_link_deadline(link, until_ms);

@@ -50,24 +50,28 @@ pub(super) struct Flush {
 }
 
 impl Flush {
-    /// Sends one slice. `true`: more waits.
-    pub(super) fn slice(&mut self, core: &mut Core, driver: &mut impl Driver) -> bool {
+    /// Sends one slice. Neither answers nor sessions may keep the others waiting: each has half
+    /// of the slice while the others have something, and what was looked at counts, sent or not.
+    pub(super) fn slice(&mut self, core: &mut Core, driver: &mut impl Driver) {
         self.planned.clear();
         self.scratch.clear();
-        while self.planned.len() < SLICE_SENDS {
+        let links = if core.dirty.is_empty() { SLICE_SENDS } else { SLICE_SENDS / 2 };
+        let mut looked_at = 0;
+        while looked_at < links {
             let Some(link) = core.outgoing.pop_front() else { break };
             self.plan_link(core, link);
+            looked_at += 1;
         }
-        while self.planned.len() < SLICE_SENDS && self.scratch.len() < SLICE_GATHER_BYTES_MAX {
+        while looked_at < SLICE_SENDS && self.scratch.len() < SLICE_GATHER_BYTES_MAX {
             let Some(session) = core.dirty.pop_front() else { break };
             self.plan_session(core, session);
+            looked_at += 1;
         }
         if !self.planned.is_empty() {
             self.send(core, driver);
             self.settle(core);
         }
         core.copy_out_stalled();
-        !core.dirty.is_empty() || !core.outgoing.is_empty()
     }
 
     fn plan_link(&mut self, core: &mut Core, link: LinkId) {
@@ -184,6 +188,10 @@ impl Flush {
             entry.blocked = true;
             if matches!(planned.source, Source::Link) {
                 entry.out.drain(..sent);
+                if sent > 0 && entry.after == After::Close {
+                    // It reads, if slowly: what it was promised is still delivered.
+                    core.end_link(planned.link);
+                }
             }
         }
         if !matches!(planned.source, Source::Link) {
@@ -235,7 +243,14 @@ impl Core {
             After::Close => {
                 entry.kind = super::link::LinkKind::Draining;
                 entry.after = After::Nothing;
+                let until_ms = self.now_ms + self.config.timings.linger;
+                if until_ms < entry.deadline_ms {
+                    self.set_link_deadline(link, until_ms);
+                }
                 self.driver_ops.push(DriverOp::ShutdownWrite(link));
+                // All is said; from here on the peer's end is waited for.
+                let until_ms = self.now_ms + self.config.timings.linger;
+                self.set_link_deadline(link, until_ms);
             }
             After::Detach(_) => {
                 entry.after = After::Nothing;

@@ -3,18 +3,19 @@
 //! Requests of one link are served one after the other; what comes behind one in work stays
 //! unread, within a bound. The order of the checks and the exact answers are the reference's.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
-use super::Shard;
 use super::app::Tasks;
 use super::core::{Client, Core, DriverOp, NO_TIMER, Owner, Weight};
 use super::link::{After, Destination, HttpPhase, LinkKind, Opening, Reader, Reply, WebSocketLink};
 use super::port::EngineCell;
 use super::request::Request;
+use super::{Shard, TaskKind};
 use crate::DisconnectReason;
 use crate::io::LinkId;
 use crate::protocol::engine_io::{Open, PayloadPacket, RequestError, split};
@@ -175,6 +176,9 @@ impl Shard {
                 return Next::Wait;
             }
         };
+        if endpoint.is_some() && self.prepare_reply(link, head) {
+            return Next::Again;
+        }
         if endpoint == Some(None) && self.serve_client_file(link, head) {
             return Next::Again;
         }
@@ -211,9 +215,6 @@ impl Shard {
         body: BodyKind,
         bytes: &[u8],
     ) -> Next {
-        if self.prepare_reply(link, head) {
-            return Next::Again;
-        }
         let upgrade = head.is_upgrade("websocket");
         match self.classify(head, endpoint, upgrade) {
             Err(error) => {
@@ -246,15 +247,21 @@ impl Shard {
 
     /// Notes what every answer of this request carries. `true`: it was a preflight, answered.
     fn prepare_reply(&self, link: LinkId, head: &Head<'_>) -> bool {
+        // The user's predicate may be among the rules: no table is borrowed, and a panic of it
+        // allows nothing.
+        let rules = self.config.cors.as_ref();
+        let fields: Option<Vec<(String, String)>> = rules.map(|cors| {
+            let fields = || cors.headers(&CorsRequest::from_head(head)).to_vec();
+            let fields = catch_unwind(AssertUnwindSafe(fields)).unwrap_or_default();
+            fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+        });
         let mut core = self.core.borrow_mut();
         let Some(http) = core.links.http(link) else { return true };
         if self.config.compression.is_some() {
             http.reply.encoding = head.header("accept-encoding").and_then(negotiate);
         }
-        let Some(cors) = &self.config.cors else { return false };
-        let fields = cors.headers(&CorsRequest::from_head(head));
-        let owned = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        http.reply.headers = owned.collect();
+        let Some(fields) = fields else { return false };
+        http.reply.headers = fields;
         if head.method != Method::Options {
             return false;
         }
@@ -273,11 +280,11 @@ impl Shard {
             Some("websocket") if self.config.websocket => true,
             _ => return Err(RequestError::UnknownTransport),
         };
-        let Some(sid) = head.query.get("sid") else {
+        let Some(sid) = head.query.get("sid").filter(|sid| !sid.is_empty()) else {
             if head.method != Method::Get {
                 return Err(RequestError::BadHandshakeMethod);
             }
-            if websocket != upgrade || self.core.borrow().draining {
+            if websocket != upgrade || self.core.borrow().is_draining() {
                 return Err(RequestError::BadRequest);
             }
             return Ok(Wanted::Session);
@@ -320,7 +327,7 @@ impl Shard {
     }
 
     /// The answer will be the link's last.
-    fn close_after_reply(&self, link: LinkId) {
+    pub(super) fn close_after_reply(&self, link: LinkId) {
         if let Some(http) = self.core.borrow_mut().links.http(link) {
             http.reply.connection = Connection::Close;
         }
@@ -353,7 +360,7 @@ impl Shard {
         }
         let step = self.app.allow_request(&opening.request);
         let link = opening.link;
-        self.finish(step, move |shard, verdict| {
+        self.finish(None, step, move |shard, verdict| {
             let next = shard.open(&opening, verdict);
             if let Next::Switched(mut unread) = next {
                 shard.websocket_received(opening.link, &mut unread);
@@ -371,7 +378,14 @@ impl Shard {
         let link = opening.link;
         let http_is_there = {
             let mut core = self.core.borrow_mut();
-            core.links.http(link).map(|http| http.phase = HttpPhase::Head).is_some()
+            let wanted = !core.is_draining()
+                && core.links.get(link).is_some_and(|link| link.after == After::Nothing);
+            // The peer may have left, and the server begun to, while this was decided.
+            let verdict = core.links.http(link).map(|http| http.phase = HttpPhase::Head);
+            if verdict.is_some() && !wanted {
+                core.end_link(link);
+            }
+            verdict.is_some() && wanted
         };
         let (true, Some(head)) = (http_is_there, opening.request.head()) else { return Next::Wait };
         let checked = match verdict {
@@ -411,11 +425,17 @@ impl Shard {
     }
 
     fn new_session(&self, opening: &Opening) -> Result<SessionId, RequestError> {
+        if self.ports.sessions() >= self.config.limits.connections {
+            return Err(RequestError::Forbidden(Some("too many sessions".to_owned())));
+        }
+        let custom = match self.config.custom_ids {
+            true => self.app.generate_id(&opening.request),
+            false => None,
+        };
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
         let id = core.sessions.reserve();
         let sid = if self.config.custom_ids {
-            let custom = self.app.generate_id(&opening.request);
             let claimed =
                 |sid: &String| !sid.is_empty() && self.ports.claim_sid(sid, self.port.index(), id);
             match custom.filter(claimed) {
@@ -485,7 +505,7 @@ impl Shard {
         if let Some((endpoint, key)) = engine {
             let mut tasks = Tasks::new();
             self.app.engine_opened(endpoint, &key, &mut tasks);
-            self.adopt(Some(session), tasks);
+            self.adopt(Some(session), tasks, TaskKind::Handler);
         }
     }
 
@@ -506,9 +526,10 @@ impl Shard {
         if free {
             cold.upgrade = Upgrade::Probing { link: link.into(), until_ms };
         }
+        let headers = core.links.http(link).map(|http| std::mem::take(&mut http.reply.headers));
         let unread = core.switch(link, session, true);
         if let Some(entry) = core.links.get_mut(link) {
-            write_accept(&mut entry.out, &accept, &[]);
+            write_accept(&mut entry.out, &accept, &headers.unwrap_or_default());
         }
         if free {
             core.queue_link(link);
@@ -602,6 +623,10 @@ impl Shard {
 
     fn finish_post(self: &Rc<Self>, link: LinkId, session: SessionId, body: &mut [u8]) {
         for packet in split(body) {
+            // What a packet caused is heard before the next one.
+            if !self.core.borrow().notices.is_empty() {
+                self.run_notices();
+            }
             match packet {
                 Ok(PayloadPacket::Packet(kind, data)) => self.engine_packet(session, kind, data),
                 Ok(PayloadPacket::Binary(bytes)) => self.engine_binary(session, bytes),
@@ -679,7 +704,12 @@ impl Core {
         let reader = Reader::default();
         let websocket = LinkKind::WebSocket(WebSocketLink { session, candidate, reader });
         match std::mem::replace(&mut entry.kind, websocket) {
-            LinkKind::Http(http) => http.unread,
+            LinkKind::Http(http) => {
+                if http.paused {
+                    self.driver_ops.push(DriverOp::SetReading(link, true));
+                }
+                http.unread
+            }
             _ => Vec::new(),
         }
     }
@@ -829,7 +859,14 @@ impl Core {
             self.end_link(link);
             return;
         }
-        let until_ms = self.now_ms + self.config.timings.keep_alive_timeout;
+        let timings = &self.config.timings;
+        let began = self.links.http(link).is_some_and(|http| !http.unread.is_empty());
+        let wait_ms = match began {
+            _ if self.is_draining() => timings.linger,
+            true => timings.head_timeout,
+            false => timings.keep_alive_timeout,
+        };
+        let until_ms = self.now_ms + wait_ms;
         self.set_link_deadline(link, until_ms);
         self.resumed.push(link);
     }

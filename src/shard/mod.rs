@@ -29,7 +29,7 @@ mod timers;
 pub(crate) mod turn;
 mod websocket;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -54,6 +54,10 @@ pub(crate) struct Shard {
     pub(crate) ports: Arc<Ports>,
     /// Futures on their way to the turn's set.
     spawned: RefCell<Vec<LocalFuture<()>>>,
+    /// Unfinished futures of any kind.
+    tasks: Cell<u32>,
+    /// Those among them that a shutdown waits for.
+    last_words: Cell<u32>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -96,6 +100,40 @@ pub(crate) fn current() -> Option<Rc<Shard>> {
     CURRENT.with(|current| current.borrow().clone())
 }
 
+/// What a shutdown does about an unfinished future.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TaskKind {
+    /// A handler of an event or a decision about a client: ends with the server.
+    Handler,
+    /// What is done about a client's end, and connections of the router: waited for.
+    LastWord,
+}
+
+/// Counts a future while it lives.
+struct CountedTask {
+    shard: Rc<Shard>,
+    kind: TaskKind,
+}
+
+impl CountedTask {
+    fn new(shard: Rc<Shard>, kind: TaskKind) -> Self {
+        shard.tasks.set(shard.tasks.get() + 1);
+        if kind == TaskKind::LastWord {
+            shard.last_words.set(shard.last_words.get() + 1);
+        }
+        Self { shard, kind }
+    }
+}
+
+impl Drop for CountedTask {
+    fn drop(&mut self) {
+        self.shard.tasks.set(self.shard.tasks.get() - 1);
+        if self.kind == TaskKind::LastWord {
+            self.shard.last_words.set(self.shard.last_words.get() - 1);
+        }
+    }
+}
+
 impl Shard {
     pub(crate) fn new(
         app: Arc<dyn App>,
@@ -108,7 +146,8 @@ impl Shard {
         let port = ports.all()[usize::from(index)].clone();
         let core = Core::new(config.clone(), port.clone(), now_ms, seed);
         let (core, spawned) = (RefCell::new(core), RefCell::default());
-        Rc::new(Self { core, app, config, port, ports, spawned })
+        let (tasks, last_words) = (Cell::new(0), Cell::new(0));
+        Rc::new(Self { core, app, config, port, ports, spawned, tasks, last_words })
     }
 
     /// Makes this the thread's current shard.
@@ -116,17 +155,27 @@ impl Shard {
         CURRENT.with(|current| Entered(current.borrow_mut().replace(self.clone())))
     }
 
-    /// Leaves a future to the turn.
-    pub(crate) fn spawn(&self, future: LocalFuture<()>) {
-        self.spawned.borrow_mut().push(future);
+    /// Leaves a future to the turn. Past the shard's bound it is dropped, and the log says so.
+    fn spawn(self: &Rc<Self>, future: LocalFuture<()>, kind: TaskKind) {
+        if self.tasks.get() >= self.config.limits.tasks {
+            tracing::error!(target: "stentor::handler", "too many are unfinished: one is dropped");
+            return;
+        }
+        let counted = CountedTask::new(self.clone(), kind);
+        self.spawned.borrow_mut().push(Box::pin(async move {
+            let _counted = counted;
+            future.await;
+        }));
         if let Ok(mut core) = self.core.try_borrow_mut() {
             core.touch();
         }
     }
 
-    /// Runs a step to its end: now if it can, else as a task. `then` gets its outcome.
+    /// Runs a step to its end: now if it can, else as a task, one of the session's unfinished
+    /// handlers. `then` gets its outcome.
     fn finish<T: 'static>(
         self: &Rc<Self>,
+        session: Option<SessionId>,
         step: Step<T>,
         then: impl FnOnce(&Rc<Self>, T) + 'static,
     ) {
@@ -136,27 +185,25 @@ impl Shard {
                 Some(value) => then(self, value),
                 None => {
                     let shard = self.clone();
-                    self.spawn(Box::pin(async move {
+                    let rest: LocalFuture<()> = Box::pin(async move {
                         let value = future.await;
                         then(&shard, value);
-                    }));
+                    });
+                    self.adopt(session, vec![rest], TaskKind::Handler);
                 }
             },
         }
     }
 
-    /// Takes over the unfinished handlers of a session, within its bound.
-    fn adopt(self: &Rc<Self>, session: Option<SessionId>, tasks: Tasks) {
+    /// Takes over unfinished handlers: of a session within its bound, while it is there.
+    fn adopt(self: &Rc<Self>, session: Option<SessionId>, tasks: Tasks, kind: TaskKind) {
         for task in tasks {
-            let Some(session) = session else {
-                self.spawn(task);
-                continue;
-            };
             let mut core = self.core.borrow_mut();
             let limit = self.config.limits.pending_handlers;
-            let Some(cold) = core.sessions.get_mut(session) else {
+            let owner = session.and_then(|id| Some((id, core.sessions.get_mut(id)?)));
+            let Some((session, cold)) = owner else {
                 drop(core);
-                self.spawn(task);
+                self.spawn(task, kind);
                 continue;
             };
             cold.owner.pending_handlers += 1;
@@ -165,12 +212,13 @@ impl Shard {
             }
             drop(core);
             let shard = self.clone();
-            self.spawn(Box::pin(async move {
+            let counted: LocalFuture<()> = Box::pin(async move {
                 task.await;
                 if let Some(cold) = shard.core.borrow_mut().sessions.get_mut(session) {
                     cold.owner.pending_handlers -= 1;
                 }
-            }));
+            });
+            self.spawn(counted, kind);
         }
     }
 
@@ -180,11 +228,13 @@ impl Shard {
             let notice = self.core.borrow_mut().notices.pop_front();
             match notice {
                 None => break,
-                Some(Notice::SocketGone { socket, reason }) => self.socket_gone(socket, reason),
+                Some(Notice::SocketGone { socket, session, reason }) => {
+                    self.socket_gone(socket, session, reason);
+                }
                 Some(Notice::EngineGone { endpoint, key, reason }) => {
                     let mut tasks = Tasks::new();
                     self.app.engine_closed(endpoint, &key, reason, &mut tasks);
-                    self.adopt(None, tasks);
+                    self.adopt(None, tasks, TaskKind::LastWord);
                 }
             }
         }
@@ -195,6 +245,7 @@ impl Shard {
     fn socket_gone(
         self: &Rc<Self>,
         socket: crate::socket::SocketId,
+        session: SessionId,
         reason: crate::DisconnectReason,
     ) {
         let (key, was_connected) = {
@@ -218,7 +269,7 @@ impl Shard {
             self.app.disconnected(&key, reason, &mut tasks);
         }
         self.core.borrow_mut().sockets.remove(socket);
-        self.adopt(None, tasks);
+        self.adopt(Some(session), tasks, TaskKind::LastWord);
     }
 
     /// Where a session id points to: its shard and, if that is this one, the session.

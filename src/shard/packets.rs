@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::Shard;
 use super::app::{ConnectError, Definition, EngineMessage, Incoming, Tasks};
 use super::core::{Owner, Weight};
 use super::port::{Answer, SocketCell, SocketFacts};
+use super::{Shard, TaskKind};
 use crate::DisconnectReason;
 use crate::protocol::socket_io::{
-    self, Complete, PacketError, PacketHead, PacketType, check_payload, decode_head, event_name,
-    validate,
+    self, Args, ArgsError, Complete, PacketError, PacketHead, PacketType, check_payload,
+    decode_head, event_name, from_args, validate,
 };
 use crate::session::SessionId;
 use crate::socket::{Answered, SocketId, SocketState};
@@ -26,8 +26,8 @@ impl Shard {
     /// The text message of a session.
     pub(super) fn message(self: &Rc<Self>, session: SessionId, text: &mut [u8]) {
         let engine = {
-            let core = self.core.borrow();
-            let Some(cold) = core.sessions.get(session) else { return };
+            let mut core = self.core.borrow_mut();
+            let Some(cold) = core.sessions.get_open(session) else { return };
             match &cold.owner.owner {
                 Owner::SocketIo => None,
                 Owner::Engine { endpoint, key } => Some((*endpoint, key.clone())),
@@ -37,7 +37,7 @@ impl Shard {
             let text = std::str::from_utf8(text).unwrap_or_default();
             let mut tasks = Tasks::new();
             self.app.engine_message(endpoint, &key, EngineMessage::Text(text), &mut tasks);
-            self.adopt(Some(session), tasks);
+            self.adopt(Some(session), tasks, TaskKind::Handler);
             return;
         }
         if let Err(reason) = self.socket_packet(session, text) {
@@ -48,13 +48,13 @@ impl Shard {
     /// The binary message of a session: an attachment, for Socket.IO.
     pub(super) fn engine_binary(self: &Rc<Self>, session: SessionId, bytes: &[u8]) {
         let mut core = self.core.borrow_mut();
-        let Some(cold) = core.sessions.get_mut(session) else { return };
+        let Some(cold) = core.sessions.get_open(session) else { return };
         if let Owner::Engine { endpoint, key } = &cold.owner.owner {
             let (endpoint, key) = (*endpoint, key.clone());
             drop(core);
             let mut tasks = Tasks::new();
             self.app.engine_message(endpoint, &key, EngineMessage::Binary(bytes), &mut tasks);
-            self.adopt(Some(session), tasks);
+            self.adopt(Some(session), tasks, TaskKind::Handler);
             return;
         }
         let added = cold.owner.assembler.add(Bytes::copy_from_slice(bytes));
@@ -74,7 +74,7 @@ impl Shard {
         let head = decode_head(text, limits.attachments).map_err(reason_of)?;
         {
             let mut core = self.core.borrow_mut();
-            let Some(cold) = core.sessions.get_mut(session) else { return Ok(()) };
+            let Some(cold) = core.sessions.get_open(session) else { return Ok(()) };
             if cold.owner.assembler.is_pending() {
                 return Err(DisconnectReason::ForcedClose);
             }
@@ -101,6 +101,12 @@ impl Shard {
         payload: &[u8],
         attachments: &[Bytes],
     ) -> Result<(), Ended> {
+        if !attachments.is_empty() {
+            // Each placeholder must name one of them, whether or not anybody reads it.
+            if let Err(ArgsError::Syntax(error)) = from_args::<Args>(payload, attachments, 0) {
+                return Err(reason_of(error));
+            }
+        }
         match head.kind {
             PacketType::Event | PacketType::BinaryEvent => {
                 let name = event_name(payload).map_err(reason_of)?;
@@ -121,7 +127,9 @@ impl Shard {
                 check_payload(head.kind, payload).map_err(reason_of)?;
                 let mut core = self.core.borrow_mut();
                 let socket = core.socket_in(session, head.namespace);
-                let socket = socket.ok_or(Ended::ForcedServerClose)?;
+                let connected = socket
+                    .filter(|socket| core.sockets.state(*socket) == Some(SocketState::Connected));
+                let socket = connected.ok_or(Ended::ForcedServerClose)?;
                 core.end_socket(socket, DisconnectReason::ClientNamespaceDisconnect);
                 Ok(())
             }
@@ -141,7 +149,7 @@ impl Shard {
         let mut tasks = Tasks::new();
         let outcome = self.app.event(&key, event, &mut tasks);
         if !tasks.is_empty() {
-            self.adopt(Some(session), tasks);
+            self.adopt(Some(session), tasks, TaskKind::Handler);
         }
         outcome.map_err(|_| DisconnectReason::ForcedClose)
     }
@@ -204,7 +212,7 @@ impl Shard {
             return Ok(());
         };
         let step = self.app.admit(&key);
-        self.finish(step, move |shard, admitted| match admitted {
+        self.finish(Some(session), step, move |shard, admitted| match admitted {
             Ok(()) => shard.admit(&key),
             Err(refusal) => {
                 shard.refuse_socket(&key, &refusal);
@@ -222,7 +230,8 @@ impl Shard {
     ) -> Option<Arc<SocketCell>> {
         let mut core = self.core.borrow_mut();
         let core = &mut *core;
-        let request = core.sessions.get(session)?.owner.request.clone();
+        // User code ran since the packet came: the session may be over.
+        let request = core.sessions.get_open(session)?.owner.request.clone();
         let index = core.sockets.namespace_or_new(namespace, definition.permanent);
         let id = core.sockets.reserve();
         let key = Arc::new(SocketCell::new(SocketFacts {
@@ -264,7 +273,7 @@ impl Shard {
         tracing::debug!(target: "stentor::socket", id, namespace, "connected");
         let mut tasks = Tasks::new();
         self.app.connected(key, &mut tasks);
-        self.adopt(Some(session), tasks);
+        self.adopt(Some(session), tasks, TaskKind::Handler);
     }
 
     fn refuse_socket(self: &Rc<Self>, key: &Arc<SocketCell>, refusal: &ConnectError) {

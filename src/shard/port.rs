@@ -6,7 +6,7 @@
 //! shard is woken once however many mails arrive before it looks.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -126,6 +126,34 @@ pub(crate) enum Mail {
     },
 }
 
+impl Mail {
+    /// Bytes that waiting costs, besides the letter itself.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Broadcast { frames, .. }
+            | Self::Emit { frames, .. }
+            | Self::EmitWithAck { frames, .. }
+            | Self::EngineSend { frames, .. } => frames.len(),
+            _ => 0,
+        }
+    }
+
+    /// Letters whose loss would be worse than their wait: bounded elsewhere (connections), or
+    /// seldom and not to be refused (an end, a question somebody waits for).
+    fn always_finds_room(&self) -> bool {
+        matches!(
+            self,
+            Self::Connection { .. }
+                | Self::Shutdown { .. }
+                | Self::EngineClose { .. }
+                | Self::Fetch { .. }
+                | Self::Rooms { .. }
+                | Self::Change { change: Change::Disconnect { .. }, .. }
+                | Self::ChangeSocket { change: Change::Disconnect { .. }, .. }
+        )
+    }
+}
+
 /// The mailbox of a full shard took nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MailboxFull;
@@ -143,7 +171,9 @@ impl Drop for Counted {
 /// What waits for a shard.
 #[derive(Default)]
 struct Mailbox {
-    letters: Vec<Mail>,
+    letters: VecDeque<Mail>,
+    /// Bytes of the letters' frames.
+    bytes: usize,
     /// The shard is over and reads no more.
     closed: bool,
 }
@@ -153,6 +183,7 @@ pub(crate) struct Port {
     index: u16,
     mail: Mutex<Mailbox>,
     mail_max: usize,
+    mail_bytes_max: usize,
     /// Mail was posted since the shard last looked.
     posted: AtomicBool,
     waker: AtomicWaker,
@@ -174,11 +205,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Port {
-    fn new(index: u16, mail_max: usize) -> Self {
+    fn new(index: u16, mail_max: usize, mail_bytes_max: usize) -> Self {
         Self {
             index,
             mail: Mutex::default(),
             mail_max,
+            mail_bytes_max,
             posted: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             connections: AtomicUsize::new(0),
@@ -198,11 +230,14 @@ impl Port {
             if mailbox.closed {
                 return Ok(());
             }
-            let privileged = matches!(mail, Mail::Connection { .. } | Mail::Shutdown { .. });
-            if mailbox.letters.len() >= self.mail_max && !privileged {
+            let bytes = mail.bytes();
+            let full = mailbox.letters.len() >= self.mail_max
+                || (bytes > 0 && mailbox.bytes + bytes > self.mail_bytes_max);
+            if full && !mail.always_finds_room() {
                 return Err(MailboxFull);
             }
-            mailbox.letters.push(mail);
+            mailbox.bytes += bytes;
+            mailbox.letters.push_back(mail);
         }
         if !self.posted.swap(true, Ordering::AcqRel) {
             self.waker.wake();
@@ -211,9 +246,12 @@ impl Port {
     }
 
     /// Swaps the mail out. `into` should be empty; its capacity serves the next round.
-    pub(crate) fn take(&self, into: &mut Vec<Mail>) {
+    pub(crate) fn take(&self, into: &mut VecDeque<Mail>) {
+        debug_assert!(into.is_empty(), "letters are read before the next are taken");
         if self.posted.swap(false, Ordering::AcqRel) {
-            std::mem::swap(&mut lock(&self.mail).letters, into);
+            let mut mailbox = lock(&self.mail);
+            mailbox.bytes = 0;
+            std::mem::swap(&mut mailbox.letters, into);
         }
     }
 
@@ -252,8 +290,10 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    pub(crate) fn new(shards: usize, mail_max: usize) -> Self {
-        let ports = (0..shards).map(|index| Arc::new(Port::new(index as u16, mail_max))).collect();
+    pub(crate) fn new(shards: usize, mail_max: usize, mail_bytes_max: usize) -> Self {
+        let ports = (0..shards)
+            .map(|index| Arc::new(Port::new(index as u16, mail_max, mail_bytes_max)))
+            .collect();
         Self {
             ports,
             ack_ids: AtomicU64::new(0),
@@ -411,7 +451,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_shard_that_is_over() {
-        let port = Port::new(0, 2);
+        let port = Port::new(0, 2, 1024);
         let (before, mut unread) = fetch();
         let (after, mut late) = fetch();
         assert_eq!(port.post(before), Ok(()));
@@ -422,10 +462,23 @@ mod tests {
     }
 
     #[test]
-    fn a_full_mailbox_says_so_and_still_takes_a_shutdown() {
-        let port = Port::new(0, 1);
-        assert_eq!(port.post(fetch().0), Ok(()));
-        assert_eq!(port.post(fetch().0), Err(MailboxFull));
+    fn a_full_mailbox_says_so_and_still_takes_what_must_not_be_lost() {
+        let emit = |bytes: usize| Mail::Emit {
+            socket: SocketId { slot: 0, generation: 0 },
+            frames: Bytes::from(vec![0; bytes]),
+            volatile: false,
+            is_event: true,
+        };
+        let port = Port::new(0, 2, 1024);
+        assert_eq!(port.post(emit(1000)), Ok(()));
+        assert_eq!(port.post(emit(100)), Err(MailboxFull), "too many bytes");
+        assert_eq!(port.post(emit(10)), Ok(()));
+        assert_eq!(port.post(emit(1)), Err(MailboxFull), "too many letters");
+        assert_eq!(port.post(fetch().0), Ok(()), "somebody waits for it");
         assert_eq!(port.post(Mail::Shutdown { within_ms: 0 }), Ok(()));
+        let mut letters = VecDeque::new();
+        port.take(&mut letters);
+        assert_eq!(letters.len(), 4);
+        assert_eq!(port.post(emit(1024)), Ok(()), "what was taken counts no more");
     }
 }

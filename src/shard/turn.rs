@@ -3,6 +3,7 @@
 //! Nothing is sent before the flush, and one turn flushes one slice: while there is more, turns
 //! follow each other and look at what has come in between.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -10,18 +11,21 @@ use std::task::{Context, Poll};
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 
-use super::Shard;
 use super::app::{Guest, LocalFuture, Tasks};
 use super::core::{Core, DriverOp, NO_TIMER, Weight};
 use super::flush::Flush;
-use super::link::{Destination, HttpLink, HttpPhase, LinkKind, Reply};
+use super::link::{After, Destination, HttpLink, HttpPhase, LinkKind, Reply};
 use super::port::{Change, Counted, Mail};
 use super::timers::TimerKey;
+use super::{Shard, TaskKind};
 use crate::DisconnectReason;
 use crate::io::{Driver, Event, Handoff, LinkId};
 use crate::session::{Beat, Phase, SessionId};
 use crate::socket::{Expired, SocketId};
 use crate::wire::fixed;
+
+/// Letters read in one turn; the rest waits for what the driver has.
+const LETTERS_PER_TURN: usize = 1024;
 
 /// After accepting failed, it is tried again this much later.
 const ACCEPT_RETRY_MS: u64 = 100;
@@ -43,10 +47,9 @@ pub(crate) struct Turn<D> {
     pub(crate) driver: D,
     tasks: FuturesUnordered<LocalFuture<()>>,
     flush: Flush,
-    mail: Vec<Mail>,
+    /// Mail that was taken in and not read yet.
+    mail: VecDeque<Mail>,
     fired: Vec<(TimerKey, u64)>,
-    /// Shutting down: everything ends by then.
-    over_by_ms: Option<u64>,
 }
 
 impl<D> std::fmt::Debug for Turn<D> {
@@ -58,6 +61,8 @@ impl<D> std::fmt::Debug for Turn<D> {
 impl<D> Drop for Turn<D> {
     fn drop(&mut self) {
         self.shard.port.close();
+        // Futures that never ran hold the shard that holds them.
+        self.shard.spawned.borrow_mut().clear();
     }
 }
 
@@ -68,9 +73,8 @@ impl<D: Driver> Turn<D> {
             driver,
             tasks: FuturesUnordered::new(),
             flush: Flush::default(),
-            mail: Vec::new(),
+            mail: VecDeque::new(),
             fired: Vec::new(),
-            over_by_ms: None,
         }
     }
 
@@ -90,25 +94,26 @@ impl<D: Driver> Turn<D> {
         self.fire_timers();
         self.resume_links();
         self.shard.run_notices();
-        let more = self.flush.slice(&mut self.shard.core.borrow_mut(), &mut self.driver);
+        self.flush.slice(&mut self.shard.core.borrow_mut(), &mut self.driver);
         self.end_broken();
         self.drive();
-        Ok(self.outcome(more))
+        Ok(self.outcome())
     }
 
-    fn outcome(&mut self, more: bool) -> Outcome {
-        let shutting_down = self.over_by_ms.is_some();
+    fn outcome(&mut self) -> Outcome {
         let mut core = self.shard.core.borrow_mut();
         core.in_turn = false;
-        let idle = core.links.len() == 0 && self.tasks.is_empty();
-        let late = self.over_by_ms.is_some_and(|by_ms| core.now_ms >= by_ms);
-        if shutting_down && (idle || late) && core.notices.is_empty() {
+        let idle = core.links.len() == 0 && self.shard.last_words.get() == 0;
+        let late = core.over_by_ms.is_some_and(|by_ms| core.now_ms >= by_ms);
+        if core.is_draining() && (idle || late) && core.notices.is_empty() {
             // Polling clients that did not come back to hear of it.
             let left: Vec<SessionId> = core.sessions.ids().collect();
             left.into_iter().for_each(|session| core.free_session(session));
             return Outcome::Over;
         }
-        let pending = more
+        let pending = !core.dirty.is_empty()
+            || !core.outgoing.is_empty()
+            || !self.mail.is_empty()
             || !core.notices.is_empty()
             || !core.resumed.is_empty()
             || !core.driver_ops.is_empty()
@@ -117,11 +122,12 @@ impl<D: Driver> Turn<D> {
             || self.shard.port.has_mail();
         let timers = core.timers.next_ms();
         let acks = core.acks.next_deadline_ms();
+        let over_by_ms = core.over_by_ms;
         drop(core);
         if pending || self.driver.has_more() {
             return Outcome::More;
         }
-        let until_ms = [timers, acks, self.over_by_ms].into_iter().flatten().min();
+        let until_ms = [timers, acks, over_by_ms].into_iter().flatten().min();
         Outcome::Idle { until_ms }
     }
 
@@ -183,12 +189,13 @@ impl<D: Driver> Turn<D> {
     // ---- mail ----
 
     fn read_mail(&mut self) {
-        let mut mail = std::mem::take(&mut self.mail);
-        self.shard.port.take(&mut mail);
-        for letter in mail.drain(..) {
+        if self.mail.is_empty() {
+            self.shard.port.take(&mut self.mail);
+        }
+        for _ in 0..LETTERS_PER_TURN {
+            let Some(letter) = self.mail.pop_front() else { break };
             self.read(letter);
         }
-        self.mail = mail;
     }
 
     fn read(&mut self, letter: Mail) {
@@ -259,8 +266,8 @@ impl<D: Driver> Turn<D> {
         }
         self.fired = fired;
         self.shard.core.borrow_mut().expire_acks();
-        if self.over_by_ms.is_some_and(|by_ms| now_ms >= by_ms) {
-            let mut core = self.shard.core.borrow_mut();
+        let mut core = self.shard.core.borrow_mut();
+        if core.over_by_ms.is_some_and(|by_ms| now_ms >= by_ms) {
             core.links.ids().into_iter().for_each(|link| core.drop_link(link));
         }
     }
@@ -269,12 +276,14 @@ impl<D: Driver> Turn<D> {
 
     fn shut_down(&mut self, within_ms: u64) {
         let mut core = self.shard.core.borrow_mut();
-        if self.over_by_ms.is_some() {
+        let by_ms = core.now_ms.saturating_add(within_ms);
+        if let Some(before) = core.over_by_ms {
+            // A second wish may only hurry.
+            core.over_by_ms = Some(before.min(by_ms));
             return;
         }
         tracing::info!(target: "stentor", shard = self.shard.port.index(), "shutting down");
-        self.over_by_ms = Some(core.now_ms.saturating_add(within_ms));
-        core.draining = true;
+        core.over_by_ms = Some(by_ms);
         core.driver_ops.push(DriverOp::StopAccepting);
         let sessions: Vec<SessionId> = core.sessions.ids().collect();
         for session in sessions {
@@ -313,7 +322,7 @@ impl Shard {
             entry.counted = counted;
         }
         let full = counted && self.ports.connections() > self.config.limits.connections;
-        if full || core.draining {
+        if full || core.is_draining() {
             tracing::debug!(target: "stentor::link", full, "connection refused");
             if let Some(http) = core.links.http(link) {
                 http.reply.connection = crate::protocol::http::Connection::Close;
@@ -365,7 +374,7 @@ impl Shard {
         }
     }
 
-    fn detached(&self, link: LinkId, handoff: Handoff) {
+    fn detached(self: &Rc<Self>, link: LinkId, handoff: Handoff) {
         let Some(removed) = self.core.borrow_mut().links.remove(link) else { return };
         let counted = removed.counted.then(|| Counted(self.port.clone()));
         let LinkKind::Leaving { destination, bytes, peer } = removed.kind else { return };
@@ -379,7 +388,7 @@ impl Shard {
             Destination::Fallback => {
                 let mut tasks = Tasks::new();
                 self.app.fallback(Guest { handoff, bytes, peer, counted }, &mut tasks);
-                tasks.into_iter().for_each(|task| self.spawn(task));
+                self.adopt(None, tasks, TaskKind::LastWord);
             }
         }
     }
@@ -397,11 +406,14 @@ impl Shard {
             core.set_link_deadline(link, at_ms);
             return;
         }
+        let ending = entry.after != After::Nothing;
         let LinkKind::Http(http) = &mut entry.kind else {
             core.drop_link(link);
             return;
         };
         match http.phase {
+            // It had its last answer and did not take it.
+            _ if ending => core.drop_link(link),
             HttpPhase::Head if http.unread.is_empty() => core.drop_link(link),
             HttpPhase::Head => {
                 http.reply.connection = crate::protocol::http::Connection::Close;

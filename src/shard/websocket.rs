@@ -71,6 +71,10 @@ impl Shard {
                     Next::Stop
                 }
             };
+            // What a packet caused is heard before the next packet, however the bytes were cut.
+            if !self.core.borrow().notices.is_empty() {
+                self.run_notices();
+            }
             if next == Next::Stop {
                 *at = bytes.len();
                 return;
@@ -118,6 +122,9 @@ impl Shard {
         kind: PacketType,
         data: &mut [u8],
     ) {
+        if self.core.borrow_mut().sessions.get_open(session).is_none() {
+            return;
+        }
         match kind {
             PacketType::Message => self.message(session, data),
             PacketType::Pong => {

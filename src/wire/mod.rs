@@ -14,5 +14,5 @@ mod polling;
 mod tests;
 
 pub(crate) use encoder::{Encoder, disconnect, with_encoder};
-pub(crate) use groups::{keep_undroppable, pinned_after};
+pub(crate) use groups::{Speaks, keep_undroppable, pinned_after};
 pub(crate) use polling::write_payload;

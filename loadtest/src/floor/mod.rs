@@ -50,7 +50,14 @@ pub(crate) struct Options {
     core: Option<usize>,
 }
 
+const PAYLOAD_LEAST: usize = 16;
+
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if options.payload < PAYLOAD_LEAST {
+        // Shorter, a frame could be as long as one of another kind.
+        let why = format!("the floor tells frames by their length: at least {PAYLOAD_LEAST} B");
+        return Err(Failure::Usage(why));
+    }
     if let Some(core) = options.core {
         crate::system::pin(core)?;
     }

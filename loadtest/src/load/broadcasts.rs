@@ -171,3 +171,46 @@ impl Broadcasts {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three broadcasts to one room of two clients.
+    fn under_way() -> (Broadcasts, Vec<Vec<u8>>) {
+        let mut broadcasts = Broadcasts::new(64, 2, 1);
+        broadcasts.pace(Pace::Window(3), 0, 0, &mut 0);
+        let payloads = Payloads::new(64);
+        let tick = |number| wire::tick(number, payloads.get(number))[1..].to_vec();
+        (broadcasts, (0..3).map(|index| tick(wire::FIRST_SEQUENCE + index)).collect())
+    }
+
+    fn receive(broadcasts: &mut Broadcasts, client: &mut Client, tick: &[u8]) -> Option<String> {
+        broadcasts.receipt(0, client, tick, 1, &mut Window::default()).err()
+    }
+
+    #[test]
+    fn in_order_and_whole_is_right_and_ends_the_flights() {
+        let (mut broadcasts, ticks) = under_way();
+        let mut clients = [Client::new(), Client::new()];
+        for client in &mut clients {
+            for tick in &ticks {
+                assert_eq!(receive(&mut broadcasts, client, tick), None);
+            }
+        }
+        assert_eq!((broadcasts.outstanding, broadcasts.missing()), (0, None));
+    }
+
+    #[test]
+    fn a_gap_a_repetition_and_a_damaged_text_are_faults() {
+        let (mut broadcasts, ticks) = under_way();
+        let mut client = Client::new();
+        assert!(receive(&mut broadcasts, &mut client, &ticks[1]).unwrap().contains("a gap"));
+        assert_eq!(receive(&mut broadcasts, &mut client, &ticks[0]), None);
+        assert!(receive(&mut broadcasts, &mut client, &ticks[0]).unwrap().contains("a gap"));
+        let mut damaged = ticks[1].clone();
+        damaged[40] ^= 1;
+        assert!(receive(&mut broadcasts, &mut client, &damaged).unwrap().contains("damaged"));
+        assert!(receive(&mut broadcasts, &mut client, b"2[\"other\"]").is_some());
+    }
+}

@@ -15,7 +15,8 @@ const STYLE: &str = "
 body{font:16px/1.5 system-ui,sans-serif;max-width:720px;margin:2rem auto;padding:0 1rem;
 background:#fff;color:#1b1f24}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:right}
+table{border-collapse:collapse;margin-bottom:1rem}
+td,th{padding:.2rem .8rem .2rem 0;text-align:right}
 td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto}
 svg text{font-size:11px;fill:currentColor}.grid{stroke:currentColor;stroke-opacity:.15}
 pre{overflow:auto;font-size:12px}.warn{color:#b45309}
@@ -34,8 +35,9 @@ pub(super) fn page(report: &Report) -> Result<String, serde_json::Error> {
         out,
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style>\
-         <h1>{title}</h1><p>{} clients, {} B, {}; {:.1} s{}.</p>",
+         <h1>{title}</h1><p>{} clients by {}, {} B, {}; {:.1} s{}.</p>",
         report.clients,
+        report.transport,
         report.payload_bytes,
         escape(&report.pace),
         report.seconds,
@@ -54,7 +56,11 @@ pub(super) fn page(report: &Report) -> Result<String, serde_json::Error> {
     });
     plot(&mut out, &curves.collect::<Vec<_>>(), Scale::Logarithmic, |x| match x {
         0.0 => "0".to_owned(),
-        x => format!("{} %", (1.0 - 10_f64.powf(-x)) * 100.0),
+        // Three decimals are enough for five nines, and rounded zeros say nothing.
+        x => {
+            let share = format!("{:.3}", (1.0 - 10_f64.powf(-x)) * 100.0);
+            format!("{} %", share.trim_end_matches('0').trim_end_matches('.'))
+        }
     });
     out.push_str("<h2>CPU, cores</h2>");
     let line = |name, pick: fn(&super::Sample) -> f64| Line {
@@ -88,8 +94,12 @@ fn table(out: &mut String, report: &Report) {
     let mut row = |name: &str, value: String| {
         let _ = write!(out, "<tr><td>{name}<td>{value}");
     };
-    row("deliveries a second", format!("{:.0}", report.deliveries_per_second));
-    row("echoes a second", format!("{:.0}", report.echoes_per_second));
+    if report.deliveries > 0 {
+        row("deliveries a second", format!("{:.0}", report.deliveries_per_second));
+    }
+    if report.echoes > 0 {
+        row("echoes a second", format!("{:.0}", report.echoes_per_second));
+    }
     row("generator, cores", format!("{:.2}", report.generator_share));
     if let Some(server) = &report.server {
         row("server, cores", format!("{:.2}", server.cores));
@@ -129,8 +139,11 @@ fn plot(out: &mut String, lines: &[Line<'_>], scale: Scale, label: impl Fn(f64) 
             number(at)
         );
     }
-    for step in 0..=4 {
-        let at = (most_x * f64::from(step) / 4.0 * 10.0).round() / 10.0;
+    // Whole steps where the axis counts nines, else quarters.
+    let columns = if scale == Scale::Logarithmic { most_x as u32 } else { 4 };
+    for step in 0..=columns {
+        let share = f64::from(step) / f64::from(columns.max(1));
+        let at = (most_x * share * 10.0).round() / 10.0;
         let (px, py) = (x(at), HEIGHT - 10.0);
         let _ = write!(out, "<text x={px:.1} y={py} text-anchor=middle>{}</text>", label(at));
     }

@@ -188,6 +188,9 @@ impl Driver for SimDriver {
     }
 
     fn send(&mut self, batch: &[SendOp<'_>], short: &mut Vec<Short>) {
+        if self.net.borrow().muted {
+            return;
+        }
         for (op, SendOp { link, bytes }) in batch.iter().enumerate() {
             let taken = match self.links.get(*link).filter(|state| !state.leaving) {
                 _ if bytes.len() > SEND_BYTES_MAX => Err(io::ErrorKind::InvalidInput),

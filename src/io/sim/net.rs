@@ -324,9 +324,6 @@ impl Net {
         if connection.server.shut {
             return Err(ErrorKind::BrokenPipe);
         }
-        if self.muted {
-            return Ok(bytes.len());
-        }
         let mut taken = bytes.len().min(connection.to_client.room());
         if taken > 0 && self.chance(self.faults.refused_send) {
             taken = 0;

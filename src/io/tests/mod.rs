@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::{Driver, Event, Handoff, LinkId, SendOp, Short};
 
 /// A wait this long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An event that owns its bytes.
 #[derive(Debug)]

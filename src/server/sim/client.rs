@@ -229,6 +229,14 @@ impl Peer {
         }
     }
 
+    /// The connection that raw bytes go to.
+    pub(super) fn id(&self) -> Option<ClientId> {
+        match &self.carrier {
+            Carrier::WebSocket(websocket) => Some(websocket.id),
+            _ => self.ids().last().copied(),
+        }
+    }
+
     pub(super) fn is_websocket(&self) -> bool {
         matches!(self.carrier, Carrier::WebSocket(_))
     }

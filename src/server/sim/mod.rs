@@ -176,7 +176,11 @@ impl Sim {
         let mut rng = StdRng::seed_from_u64(seed);
         let count = builder.shards.unwrap_or(1).min(usize::from(u16::MAX));
         let net = SimNet::new(rng.random(), faults.into());
-        let ports = Arc::new(Ports::new(count, builder.config.limits.mail));
+        let ports = Arc::new(Ports::new(
+            count,
+            builder.config.limits.mail,
+            builder.config.limits.mail_bytes,
+        ));
         let running = watch::Sender::new(count);
         let timeout_ms = builder.config.timings.ack_timeout;
         let handle = Handle::new(ports.clone(), timeout_ms, running.subscribe());
@@ -483,6 +487,14 @@ impl Sim {
         }
     }
 
+    /// Bytes that the client's connection holds unread, from now on: what a slow reader costs the
+    /// network before it costs the server.
+    pub fn set_window(&mut self, client: Client, bytes: usize) {
+        for id in self.peers[client.peer].ids() {
+            self.net.client_window(id, bytes);
+        }
+    }
+
     /// Leaves the namespace; the connection stays.
     pub fn leave(&mut self, client: Client) {
         self.act(client.peer, |peer, world| peer.leave(world, client.socket));
@@ -507,7 +519,7 @@ impl Sim {
 
     /// Sends bytes of no codec over the client's connection.
     pub fn send_raw(&mut self, client: Client, bytes: &[u8]) {
-        if let Some(&id) = self.peers[client.peer].ids().last() {
+        if let Some(id) = self.peers[client.peer].id() {
             self.net.client_send(id, bytes);
         }
     }

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::{fixed, keep_undroppable, pinned_after};
+use super::super::{Encoder, Speaks, fixed, keep_undroppable, pinned_after};
 use crate::protocol::websocket::{Opcode, push_head};
 
 /// What a session may be sent.
@@ -136,7 +136,7 @@ fn the_oldest_events_go_first_and_no_more_than_needed() {
     let between = [fixed::PING.to_vec(), ack(2)].concat();
     let all = [&a[..], &between, &b, &c].concat();
     let keep = |excess| {
-        let (kept, dropped) = keep_undroppable(&all, 0, excess);
+        let (kept, dropped) = keep_undroppable(&all, 0, excess, Speaks::SocketIo);
         (kept, dropped)
     };
     assert_eq!(keep(0), (all.clone(), 0));
@@ -151,7 +151,7 @@ fn an_event_that_asks_for_an_acknowledgement_is_an_event() {
     let mut packet = Vec::new();
     push_head(&mut packet, true, Opcode::Text, 13);
     packet.extend_from_slice(br#"42/a,17["e"] "#);
-    assert_eq!(keep_undroppable(&packet, 0, 1), (Vec::new(), 1));
+    assert_eq!(keep_undroppable(&packet, 0, 1, Speaks::SocketIo), (Vec::new(), 1));
 }
 
 proptest! {
@@ -187,7 +187,7 @@ proptest! {
         let sent = bytes.len() * cut / 1000;
         let rest = &bytes[sent..];
         let pinned = pinned_after(&bytes, waiting.head.len(), sent);
-        let (kept, dropped) = keep_undroppable(rest, pinned, excess);
+        let (kept, dropped) = keep_undroppable(rest, pinned, excess, Speaks::SocketIo);
 
         let settled = sent + pinned;
         let mut expected = bytes[sent..settled].to_vec();
@@ -227,7 +227,7 @@ proptest! {
             let sent = queue.len() * cut / 1000;
             pinned = pinned_after(&queue, pinned, sent);
             stream.extend(queue.drain(..sent));
-            (queue, _) = keep_undroppable(&queue, pinned, excess);
+            (queue, _) = keep_undroppable(&queue, pinned, excess, Speaks::SocketIo);
         }
         stream.extend(queue);
         let mut rest = &stream[..];
@@ -239,4 +239,17 @@ proptest! {
         }
         prop_assert!(rest.is_empty(), "nothing is torn or out of order");
     }
+}
+
+#[test]
+fn of_the_users_own_messages_each_is_dropped_for_itself() {
+    let mut encoder = Encoder::default();
+    let mut all = fixed::PING.to_vec();
+    all.extend_from_slice(encoder.packet(|out| out.extend_from_slice(b"2 of them")));
+    let first = all.len();
+    all.extend_from_slice(encoder.engine_binary(b"binary"));
+    let (kept, dropped) = keep_undroppable(&all, 0, 1, Speaks::EngineIo);
+    assert_eq!(dropped, 1);
+    assert_eq!(kept, [fixed::PING, &all[first..]].concat());
+    assert_eq!(keep_undroppable(&all, 0, usize::MAX, Speaks::EngineIo), (fixed::PING.to_vec(), 2));
 }
