@@ -151,7 +151,8 @@ fn polling_clients_end_as_well(driver: DriverKind) {
     log.expect(&["transport close", "server namespace disconnect"]);
 
     let mut garbage = Polling::connect(server.addr);
-    assert_eq!(garbage.raw.post(&garbage.target().to_owned(), "x").status, 400);
+    let target = garbage.target().to_owned();
+    assert_eq!(garbage.raw.post(&target, "x").status, 400);
     log.expect(&["transport close", "server namespace disconnect", "parse error"]);
 }
 
