@@ -242,10 +242,12 @@ fn rooms_are_named_by_any_string_or_list_of_them(driver: DriverKind) {
             ns.on("join", |socket: Socket| {
                 let list = vec!["vec".to_owned()];
                 let shared: Arc<str> = "arc".into();
+                let array = ["array".to_owned(), "two".to_owned()];
                 socket.join(&list);
                 socket.join(list);
-                socket.join(&"str");
-                socket.join(&["array", "two"]);
+                ["str"].iter().for_each(|room| socket.join(room));
+                socket.join(&array);
+                socket.join(array);
                 socket.join(&shared);
                 socket.join(shared);
                 socket.join(std::borrow::Cow::from("cow"));
