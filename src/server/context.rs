@@ -112,8 +112,8 @@ pub enum Rejection {
     label = "not an extractor here",
     note = "everywhere: `Socket`, `Auth<T>`, `State<T>`; of events: `Data<T>`, `Ack`, `EventName`; \
             of disconnects: `DisconnectReason`",
-    note = "arguments of the event come as `Data<T>`, where `T` is `serde::de::DeserializeOwned`; a \
-            value of your own comes as `State<T>`, where `T` is `Clone + Send + Sync + 'static`"
+    note = "arguments of the event come as `Data<T>`, where `T` is `serde::de::DeserializeOwned`; \
+            a value of your own comes as `State<T>`, where `T` is `Clone + Send + Sync + 'static`"
 )]
 pub trait FromContext<K>: Sized {
     /// Extracts the value.
