@@ -148,6 +148,9 @@ impl Handle {
     /// Shuts the server down: no more accepting, every socket hears `server shutting down`, what
     /// is queued is flushed, connections are closed. What is not gone after `deadline` is cut.
     ///
+    /// Handlers of events end with the last connection, finished or not; those of disconnects are
+    /// waited for.
+    ///
     /// Begins at once; the future ends when every shard is done, and may be dropped.
     pub fn shutdown(&self, deadline: Duration) -> Shutdown {
         self.ports.shut_down(millis(deadline));

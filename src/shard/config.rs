@@ -57,7 +57,8 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// Messages that may wait for one shard. Default 65 536.
     pub(crate) mail: usize,
-    /// Bytes that these messages may hold. Default 256 MiB.
+    /// Bytes that these messages may hold; as much again may be in the shard's hands, and one
+    /// message always fits. Default 256 MiB.
     pub(crate) mail_bytes: usize,
 }
 

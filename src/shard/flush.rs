@@ -243,10 +243,6 @@ impl Core {
             After::Close => {
                 entry.kind = super::link::LinkKind::Draining;
                 entry.after = After::Nothing;
-                let until_ms = self.now_ms + self.config.timings.linger;
-                if until_ms < entry.deadline_ms {
-                    self.set_link_deadline(link, until_ms);
-                }
                 self.driver_ops.push(DriverOp::ShutdownWrite(link));
                 // All is said; from here on the peer's end is waited for.
                 let until_ms = self.now_ms + self.config.timings.linger;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::{Buf, BytesMut};
 use smallvec::SmallVec;
 
 use super::app::Tasks;
@@ -99,8 +100,14 @@ impl Shard {
         }
         let mut core = self.core.borrow_mut();
         if let Some(http) = core.links.http(link)
+            && http.unread.is_empty()
+        {
+            // A link between its requests keeps no buffer.
+            http.unread = BytesMut::new();
+        }
+        if let Some(http) = core.links.http(link)
             && http.paused
-            && http.unread.len() <= UNREAD_BYTES_MAX
+            && http.unread.len() <= UNREAD_BYTES_MAX.max(self.config.limits.head_bytes)
         {
             http.paused = false;
             core.driver_ops.push(DriverOp::SetReading(link, true));
@@ -108,7 +115,9 @@ impl Shard {
     }
 
     fn http_step(self: &Rc<Self>, link: LinkId) -> Next {
-        let bytes = {
+        let limits =
+            HeadLimits { bytes_max: self.config.limits.head_bytes, headers_max: HEADERS_MAX };
+        let head = {
             let mut core = self.core.borrow_mut();
             let Some(entry) = core.links.get_mut(link) else { return Next::Wait };
             if entry.after != After::Nothing || entry.out.len() > UNREAD_BYTES_MAX {
@@ -122,43 +131,42 @@ impl Shard {
                     return self.read_body(link);
                 }
                 HttpPhase::Head if http.unread.is_empty() => return Next::Wait,
-                HttpPhase::Head => std::mem::take(&mut http.unread),
+                HttpPhase::Head => match parse_head(&http.unread, &limits) {
+                    Ok(None) => return Next::Wait,
+                    // Cut off, not copied: many requests may stand behind it.
+                    Ok(Some(head)) => {
+                        let len = head.len;
+                        http.unread.split_to(len)
+                    }
+                    Err(error) => {
+                        tracing::debug!(target: "stentor::link", %error, "bad request head");
+                        http.reply = Reply { connection: Connection::Close, ..Reply::default() };
+                        core.reply_empty(link, error.status());
+                        return Next::Wait;
+                    }
+                },
             }
         };
-        let limits =
-            HeadLimits { bytes_max: self.config.limits.head_bytes, headers_max: HEADERS_MAX };
-        match parse_head(&bytes, &limits) {
-            Ok(None) => {
-                if let Some(http) = self.core.borrow_mut().links.http(link) {
-                    http.unread = bytes;
-                }
+        match parse_head(&head, &limits) {
+            Ok(Some(parsed)) => self.route(link, &parsed, &head),
+            _ => {
+                debug_assert!(false, "a head that was parsed once is one");
                 Next::Wait
             }
-            Err(error) => {
-                tracing::debug!(target: "stentor::link", %error, "bad request head");
-                let mut core = self.core.borrow_mut();
-                if let Some(http) = core.links.http(link) {
-                    http.reply = Reply { connection: Connection::Close, ..Reply::default() };
-                }
-                core.reply_empty(link, error.status());
-                Next::Wait
-            }
-            Ok(Some(head)) => self.route(link, &head, &bytes),
         }
     }
 
-    /// Decides whose request this is. `bytes` begins with its head.
+    /// Decides whose request this is. `bytes` is its head.
     fn route(self: &Rc<Self>, link: LinkId, head: &Head<'_>, bytes: &[u8]) -> Next {
         let endpoint = self.endpoint_of(head.path);
         if endpoint.is_none() && self.config.fallback {
-            self.leave(link, Destination::Fallback, bytes.to_vec());
+            self.leave(link, Destination::Fallback, bytes);
             return Next::Wait;
         }
         let body = head.body();
         {
             let mut core = self.core.borrow_mut();
             let Some(http) = core.links.http(link) else { return Next::Wait };
-            http.unread = bytes[head.len..].to_vec();
             // A body that nobody will read would be taken for the next request.
             let unwanted = head.method != Method::Post && body != Ok(BodyKind::None);
             http.reply = Reply {
@@ -222,7 +230,7 @@ impl Shard {
                 Next::Again
             }
             Ok(Wanted::Elsewhere(shard)) => {
-                self.leave(link, Destination::Shard(shard), bytes.to_vec());
+                self.leave(link, Destination::Shard(shard), bytes);
                 Next::Wait
             }
             Ok(Wanted::UnknownMethod) => {
@@ -360,7 +368,8 @@ impl Shard {
         }
         let step = self.app.allow_request(&opening.request);
         let link = opening.link;
-        self.finish(None, step, move |shard, verdict| {
+        let busy = || Err("the server is busy".to_owned());
+        self.finish(None, step, busy, move |shard, verdict| {
             let next = shard.open(&opening, verdict);
             if let Next::Switched(mut unread) = next {
                 shard.websocket_received(opening.link, &mut unread);
@@ -596,7 +605,7 @@ impl Shard {
         } else {
             match reader.feed(&http.unread, body) {
                 Ok(progress) => {
-                    http.unread.drain(..progress.consumed);
+                    http.unread.advance(progress.consumed);
                     progress.done
                 }
                 Err(error) => {
@@ -643,9 +652,10 @@ impl Shard {
     }
 
     /// Gives the link away, once its answers are out.
-    fn leave(&self, link: LinkId, destination: Destination, bytes: Vec<u8>) {
-        let Some(peer) = self.peer_of(link) else { return };
+    fn leave(&self, link: LinkId, destination: Destination, head: &[u8]) {
         let mut core = self.core.borrow_mut();
+        let Some(http) = core.links.http(link) else { return };
+        let (peer, bytes) = (http.peer, [head, &http.unread].concat());
         // A peer that does not read what it was answered may not stay on the threshold.
         let until_ms = core.now_ms + self.config.timings.keep_alive_timeout;
         core.set_link_deadline(link, until_ms);
@@ -708,7 +718,7 @@ impl Core {
                 if http.paused {
                     self.driver_ops.push(DriverOp::SetReading(link, true));
                 }
-                http.unread
+                http.unread.to_vec()
             }
             _ => Vec::new(),
         }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::BytesMut;
+
 use super::request::Request;
 use super::timers::UNSCHEDULED;
 use crate::io::LinkId;
@@ -46,7 +48,7 @@ pub(crate) enum After {
 pub(crate) struct HttpLink {
     pub(crate) peer: SocketAddr,
     /// Bytes of requests not yet processed.
-    pub(crate) unread: Vec<u8>,
+    pub(crate) unread: BytesMut,
     pub(crate) phase: HttpPhase,
     pub(crate) reply: Reply,
     /// Reading is suspended: too much is unread.

@@ -155,12 +155,13 @@ impl Shard {
         CURRENT.with(|current| Entered(current.borrow_mut().replace(self.clone())))
     }
 
-    /// Leaves a future to the turn. Past the shard's bound it is dropped, and the log says so.
+    /// Whether the shard's bound for unfinished futures is reached.
+    fn is_busy(&self) -> bool {
+        self.tasks.get() >= self.config.limits.tasks
+    }
+
+    /// Leaves a future to the turn.
     fn spawn(self: &Rc<Self>, future: LocalFuture<()>, kind: TaskKind) {
-        if self.tasks.get() >= self.config.limits.tasks {
-            tracing::error!(target: "stentor::handler", "too many are unfinished: one is dropped");
-            return;
-        }
         let counted = CountedTask::new(self.clone(), kind);
         self.spawned.borrow_mut().push(Box::pin(async move {
             let _counted = counted;
@@ -172,17 +173,19 @@ impl Shard {
     }
 
     /// Runs a step to its end: now if it can, else as a task, one of the session's unfinished
-    /// handlers. `then` gets its outcome.
+    /// handlers. `then` gets its outcome, or `busy` when no more futures are taken.
     fn finish<T: 'static>(
         self: &Rc<Self>,
         session: Option<SessionId>,
         step: Step<T>,
+        busy: impl FnOnce() -> T,
         then: impl FnOnce(&Rc<Self>, T) + 'static,
     ) {
         match step {
             Step::Ready(value) => then(self, value),
             Step::Pending(mut future) => match (&mut future).now_or_never() {
                 Some(value) => then(self, value),
+                None if self.is_busy() => then(self, busy()),
                 None => {
                     let shard = self.clone();
                     let rest: LocalFuture<()> = Box::pin(async move {
@@ -199,6 +202,16 @@ impl Shard {
     fn adopt(self: &Rc<Self>, session: Option<SessionId>, tasks: Tasks, kind: TaskKind) {
         for task in tasks {
             let mut core = self.core.borrow_mut();
+            // Last words are bounded by the clients they are about.
+            if kind == TaskKind::Handler && self.is_busy() {
+                tracing::error!(target: "stentor::handler", "too many handlers are unfinished");
+                if let Some(session) = session {
+                    core.close_session(session, crate::DisconnectReason::LimitPendingHandlers);
+                }
+                drop(core);
+                drop(task);
+                continue;
+            }
             let limit = self.config.limits.pending_handlers;
             let owner = session.and_then(|id| Some((id, core.sessions.get_mut(id)?)));
             let Some((session, cold)) = owner else {

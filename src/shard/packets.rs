@@ -212,7 +212,8 @@ impl Shard {
             return Ok(());
         };
         let step = self.app.admit(&key);
-        self.finish(Some(session), step, move |shard, admitted| match admitted {
+        let busy = || Err(ConnectError::new("the server is busy"));
+        self.finish(Some(session), step, busy, move |shard, admitted| match admitted {
             Ok(()) => shard.admit(&key),
             Err(refusal) => {
                 shard.refuse_socket(&key, &refusal);

@@ -232,7 +232,7 @@ impl Port {
             }
             let bytes = mail.bytes();
             let full = mailbox.letters.len() >= self.mail_max
-                || (bytes > 0 && mailbox.bytes + bytes > self.mail_bytes_max);
+                || (mailbox.bytes > 0 && mailbox.bytes + bytes > self.mail_bytes_max);
             if full && !mail.always_finds_room() {
                 return Err(MailboxFull);
             }

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 
@@ -310,7 +311,7 @@ impl Shard {
         let mut core = self.core.borrow_mut();
         let http = HttpLink {
             peer,
-            unread: Vec::new(),
+            unread: BytesMut::new(),
             phase: HttpPhase::Head,
             reply: Reply::default(),
             paused: false,
@@ -382,7 +383,10 @@ impl Shard {
             Destination::Shard(shard) => {
                 let Some(port) = self.ports.get(shard) else { return };
                 // A connection always finds room.
-                let counted = counted.is_some();
+                let was_counted = counted.is_some();
+                // Before the other shard counts it: a move is no second connection.
+                drop(counted);
+                let counted = was_counted;
                 let _ = port.post(Mail::Connection { handoff, bytes, peer, counted });
             }
             Destination::Fallback => {
