@@ -74,8 +74,8 @@ const FAT_BYTES: usize = 64 * 1024;
 const ROUNDS: usize = 200;
 /// Far less than what the victim is sent, far more than the bound and its surroundings.
 const GROWTH_MAX: usize = 8 * 1024 * 1024;
-/// What one turn may receive before reading stops (4 MiB of buffers), in a vector that doubled, and
-/// the buffers themselves.
+/// What one turn may receive before reading stops (4 MiB of buffers), in a vector that doubled,
+/// and the buffers themselves.
 const FLOOD_GROWTH_MAX: usize = 16 * 1024 * 1024;
 
 /// What the victim finds once it reads, and why it ended if it did.
