@@ -24,6 +24,7 @@ mod http;
 pub(crate) mod link;
 mod packets;
 pub(crate) mod port;
+mod replies;
 pub(crate) mod request;
 mod timers;
 pub(crate) mod turn;
