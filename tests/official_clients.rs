@@ -46,7 +46,7 @@ fn wire(url: &str, options_url: &str) {
 
 fn all_clients(driver: DriverKind, shards: usize) {
     if driver == DriverKind::Uring && !tools::has_io_uring() {
-        return tools::leave_out("official clients on io_uring, which this kernel refuses");
+        return tools::leave_out_uring("official clients");
     }
     let server = contract::start(driver, shards);
     let with_options = contract::start_with_options(driver);

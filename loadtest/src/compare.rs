@@ -43,11 +43,12 @@ enum Peer {
     Socketioxide,
 }
 
+const PEERS: [Peer; 2] = [Peer::Node, Peer::Socketioxide];
+
 #[derive(Debug, Args)]
 pub(crate) struct PeerOptions {
     /// Peers to measure.
-    #[arg(long, value_enum, value_delimiter = ',')]
-    #[arg(default_values_t = [Peer::Node, Peer::Socketioxide])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = PEERS)]
     peers: Vec<Peer>,
     /// Where `peers/` of this crate is; they must have been built (see its README).
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/peers"))]

@@ -31,11 +31,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-// The servers started from here are measured: they get the allocator that the examples have.
-#[cfg(not(feature = "system-alloc"))]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Load generator for Socket.IO servers, and the floor beneath them.
 #[derive(Debug, Parser)]
 #[command(version, about)]

@@ -41,8 +41,8 @@ impl Ack {
         self.id.is_some()
     }
 
-    /// Acknowledges. A tuple becomes several arguments, `()` none. Does nothing when the client
-    /// did not ask.
+    /// Acknowledges. A tuple or an array becomes several arguments, `()` none (see
+    /// [`Args`](crate::Args)). Does nothing when the client did not ask.
     ///
     /// # Errors
     /// [`EmitError`].
@@ -63,6 +63,21 @@ impl fmt::Debug for Ack {
 /// An event that asks one client for an acknowledgement; sent when awaited.
 ///
 /// Dropping the future stops the wait, not the event.
+///
+/// It is no future itself but becomes one: by `.await`, or, for what wants futures, by
+/// [`into_future`](IntoFuture::into_future), which sends the event at once.
+///
+/// ```
+/// use std::future::IntoFuture;
+///
+/// use futures_util::future::join_all;
+/// use stentor::{AckError, Socket};
+///
+/// async fn ages(sockets: &[Socket]) -> Vec<Result<u32, AckError>> {
+///     let asked = sockets.iter().map(|socket| socket.emit_with_ack("age?", ()).into_future());
+///     join_all(asked).await
+/// }
+/// ```
 #[must_use = "the event is sent when the request is awaited"]
 pub struct AckRequest<T> {
     socket: SocketKey,

@@ -11,8 +11,8 @@ use regex::Regex;
 use super::contain::{contained, contained_step};
 use super::context::{Context, States};
 use super::engine::{EngineHandler, EngineSocket, Message};
-use super::handler::{Erased, run};
-use super::namespace::{AuthPayload, Namespace};
+use super::handler::{Erased, Hooks, run};
+use super::namespace::{AuthPayload, Middleware, Namespace, Refusal, Verdict};
 use crate::DisconnectReason;
 use crate::shard::app::{
     App, ConnectError, Definition, EngineMessage, Guest, Incoming, InvalidPayload, LocalFuture,
@@ -133,22 +133,25 @@ impl App for Registered {
             reason: None,
             checked: Cell::new(true),
         };
-        let middlewares = &self.namespace(socket.definition).middlewares;
+        let Namespace { middlewares, hooks, .. } = self.namespace(socket.definition);
         for (index, middleware) in middlewares.iter().enumerate() {
             match contained_step("middleware", || middleware(&context), internal_error) {
                 Step::Ready(Ok(())) => {}
-                Step::Ready(Err(refusal)) => return Step::Ready(Err(refusal)),
+                Step::Ready(Err(refusal)) => {
+                    return Step::Ready(Err(told(refusal, socket, hooks)));
+                }
                 Step::Pending(mut future) => match (&mut future).now_or_never() {
                     Some(Ok(())) => {}
-                    Some(Err(refusal)) => return Step::Ready(Err(refusal)),
+                    Some(Err(refusal)) => {
+                        return Step::Ready(Err(told(refusal, socket, hooks)));
+                    }
                     None => {
                         let rest = middlewares[index + 1..].to_vec();
-                        return Step::Pending(admit_rest(
-                            future,
-                            rest,
-                            socket.clone(),
-                            states.clone(),
-                        ));
+                        let (socket, hooks) = (socket.clone(), hooks.clone());
+                        let verdict = admit_rest(future, rest, socket.clone(), states.clone());
+                        return Step::Pending(Box::pin(async move {
+                            verdict.await.map_err(|refusal| told(refusal, &socket, &hooks))
+                        }));
                     }
                 },
             }
@@ -257,17 +260,28 @@ fn refusal() -> Result<(), String> {
 }
 
 /// [`refusal`] for middlewares.
-fn internal_error() -> Result<(), ConnectError> {
-    Err(ConnectError::new("internal error"))
+fn internal_error() -> Verdict {
+    Err(Refusal::Refused(ConnectError::new("internal error")))
+}
+
+/// What the client is told of a refusal; of a failure the program hears.
+fn told(refusal: Refusal, socket: &SocketKey, hooks: &Hooks) -> ConnectError {
+    match refusal {
+        Refusal::Refused(refusal) => refusal,
+        Refusal::Failed(error) => {
+            hooks.error(socket, "connection", &error);
+            ConnectError::new("internal error")
+        }
+    }
 }
 
 /// The middlewares after one that needed time.
 fn admit_rest(
-    first: LocalFuture<Result<(), ConnectError>>,
-    rest: Vec<super::namespace::Middleware>,
+    first: LocalFuture<Verdict>,
+    rest: Vec<Middleware>,
     socket: SocketKey,
     states: States,
-) -> LocalFuture<Result<(), ConnectError>> {
+) -> LocalFuture<Verdict> {
     Box::pin(async move {
         first.await?;
         for middleware in rest {

@@ -1,5 +1,6 @@
 //! Broadcasts: whom they address, and what is done with those.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,37 +17,73 @@ use crate::shard::with_current;
 use crate::socket::Target;
 use crate::wire;
 
-/// One room or several.
+/// One room or several: a `str`, `String`, `Box<str>`, `Arc<str>` or `Cow<str>`, owned or
+/// borrowed, or an array, slice or `Vec` of anything that is `AsRef<str>`.
+///
+/// An empty list adds nothing. So `to` of an empty list still addresses everybody, as it does in
+/// the reference: whoever collects rooms at run time should not send when there are none.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` names no rooms",
+    label = "not one room or several",
+    note = "rooms are a string (`&str`, `String`, `Arc<str>`, ..) or an array, slice or `Vec` of \
+            strings; collect any other iterator into a `Vec` first, and format numbers"
+)]
 pub trait Rooms {
     /// The names.
     fn into_vec(self) -> Vec<Box<str>>;
 }
 
-impl Rooms for &str {
+/// Types that are one room each.
+macro_rules! one_room {
+    ($($room:ty),*) => {
+        $(impl Rooms for $room {
+            fn into_vec(self) -> Vec<Box<str>> {
+                vec![self.into()]
+            }
+        })*
+    };
+}
+
+one_room!(&str, String, Box<str>, Cow<'_, str>);
+
+impl Rooms for Arc<str> {
     fn into_vec(self) -> Vec<Box<str>> {
-        vec![self.into()]
+        vec![(*self).into()]
     }
 }
 
-impl Rooms for String {
-    fn into_vec(self) -> Vec<Box<str>> {
-        vec![self.into()]
-    }
+/// Types that are one room each when borrowed.
+macro_rules! one_borrowed_room {
+    ($($room:ty),*) => {
+        $(impl Rooms for &$room {
+            fn into_vec(self) -> Vec<Box<str>> {
+                vec![(**self).into()]
+            }
+        })*
+    };
 }
 
-impl Rooms for &String {
-    fn into_vec(self) -> Vec<Box<str>> {
-        vec![self.as_str().into()]
-    }
-}
+one_borrowed_room!(&str, String, Box<str>, Arc<str>, Cow<'_, str>);
 
 impl<R: AsRef<str>, const N: usize> Rooms for [R; N] {
     fn into_vec(self) -> Vec<Box<str>> {
-        self.iter().map(|room| room.as_ref().into()).collect()
+        self.as_slice().into_vec()
+    }
+}
+
+impl<R: AsRef<str>, const N: usize> Rooms for &[R; N] {
+    fn into_vec(self) -> Vec<Box<str>> {
+        self.as_slice().into_vec()
     }
 }
 
 impl<R: AsRef<str>> Rooms for Vec<R> {
+    fn into_vec(self) -> Vec<Box<str>> {
+        self.as_slice().into_vec()
+    }
+}
+
+impl<R: AsRef<str>> Rooms for &Vec<R> {
     fn into_vec(self) -> Vec<Box<str>> {
         self.as_slice().into_vec()
     }
@@ -76,7 +113,7 @@ impl BroadcastOperator {
         Self { ports, target, local: false, volatile: false, timeout_ms }
     }
 
-    /// Adds rooms to the union.
+    /// Adds rooms to the union. An empty list adds none: without any room, everybody is addressed.
     #[must_use]
     pub fn to(mut self, rooms: impl Rooms) -> Self {
         self.target.rooms.extend(rooms.into_vec());

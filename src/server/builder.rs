@@ -14,6 +14,7 @@ use super::engine::EngineHandler;
 use super::error::{Error, Result};
 use super::namespace::{AuthPayload, Namespace};
 use super::running::Bound;
+use crate::io::listen;
 use crate::protocol::http::{Cookie, Cors};
 use crate::shard::client_files::ClientFiles;
 use crate::shard::config::{Config, ServeClient, SlowConsumer};
@@ -140,7 +141,8 @@ impl ServerBuilder {
         outbox_limit: usize => config.limits.outbox_bytes = |bytes| bytes;
         /// What happens to a client that reads too slowly. Default: it is disconnected.
         slow_consumer: SlowConsumer => config.slow_consumer = |policy| policy;
-        /// Binary attachments of one packet. Default 10.
+        /// Binary attachments of one packet. Default 10. Each may be as large as a message, so a
+        /// packet may hold `max_http_buffer_size` × (1 + `max_attachments`).
         max_attachments: u32 => config.limits.attachments = |count| count;
         /// Namespaces of one client. Default 64.
         max_namespaces_per_client: usize => config.limits.namespaces = |count| count;
@@ -281,7 +283,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Mounts a raw Engine.IO endpoint at `path`, beside Socket.IO.
+    /// Mounts a raw Engine.IO endpoint at `path`, beside Socket.IO. Each path is one endpoint's
+    /// own; [`bind`](Self::bind) says so otherwise.
     ///
     /// ```
     /// use stentor::{EngineSocket, Message, Server};
@@ -302,7 +305,10 @@ impl ServerBuilder {
     }
 
     /// Serves every other path from an [`axum::Router`] on the same port and cores. Without one
-    /// they are answered 404. The peer's address is there as `ConnectInfo<SocketAddr>`.
+    /// they are answered 404. The peer's address is there as `ConnectInfo<SocketAddr>`. Its
+    /// connections count for [`max_connections`](Self::max_connections), and
+    /// [`keep_alive_timeout`](Self::keep_alive_timeout) is the deadline of a request's head; bodies
+    /// have none but the router's own.
     #[cfg(feature = "axum")]
     #[must_use]
     pub fn fallback(mut self, router: axum::Router) -> Self {
@@ -310,15 +316,30 @@ impl ServerBuilder {
         self
     }
 
-    /// Checks the options and binds the address. Clients are accepted once the server runs.
+    /// Checks the options and binds the address, the first that can be bound if it resolves to
+    /// several. Clients are accepted once the server runs.
     ///
     /// # Errors
     /// [`Error::Config`] when options contradict each other, [`Error::Io`] when the address cannot
     /// be bound or the kernel refuses the driver asked for.
     pub fn bind(mut self, addr: impl ToSocketAddrs) -> Result<Bound> {
         self.finish()?;
-        let addr = resolve(addr)?;
+        let addr = self.choose_address(addr)?;
         Bound::new(self, addr)
+    }
+
+    /// The first address that can be bound, as in the standard library; if none can be, the last
+    /// one, to fail with its error.
+    fn choose_address(&self, addr: impl ToSocketAddrs) -> Result<SocketAddr> {
+        let found = addr.to_socket_addrs().map_err(Error::io("resolve the address"))?;
+        let mut found: Vec<_> = found.collect();
+        let Some(last) = found.pop() else {
+            return bad("the address resolves to nothing");
+        };
+        // Shared, as it will be: a port that another server shares with us is free.
+        let shared = self.shards != Some(1);
+        let first = found.into_iter().find(|addr| listen::listen(*addr, shared, 1).is_ok());
+        Ok(first.unwrap_or(last))
     }
 
     /// Turns the wishes into what shards work with.
@@ -354,9 +375,16 @@ impl ServerBuilder {
     }
 
     fn check(&self) -> Result<()> {
-        let bad = |what: String| Err(Error::Config(what));
         if !self.config.polling && !self.config.websocket {
-            return bad("no transport is enabled".to_owned());
+            return bad("no transport is enabled");
+        }
+        let mut paths = vec![self.config.path.trim_end_matches('/')];
+        for path in &self.config.engine_paths {
+            let path = path.trim_end_matches('/');
+            if paths.contains(&path) {
+                return bad(format!("path {path:?} is given twice"));
+            }
+            paths.push(path);
         }
         if let Some(cors) = &self.config.cors {
             cors.check().map_err(|error| Error::Config(format!("cors: {error}")))?;
@@ -375,6 +403,10 @@ impl ServerBuilder {
             ("ping_timeout", timings.ping_timeout),
             ("upgrade_timeout", timings.upgrade_timeout),
             ("connect_timeout", timings.connect_timeout),
+            ("ack_timeout", timings.ack_timeout),
+            ("head_timeout", timings.head_timeout),
+            ("body_timeout", timings.body_timeout),
+            ("keep_alive_timeout", timings.keep_alive_timeout),
         ] {
             if value == 0 || value > MAX_WAIT_MS {
                 return bad(format!("{name} must be between 1 ms and 30 days"));
@@ -382,10 +414,10 @@ impl ServerBuilder {
         }
         let limits = &self.config.limits;
         if limits.message_bytes == 0 || limits.message_bytes > MAX_MESSAGE_BYTES {
-            return bad("max_http_buffer_size must be between 1 and 1 GiB".to_owned());
+            return bad("max_http_buffer_size must be between 1 and 1 GiB");
         }
         if limits.outbox_bytes > MAX_MESSAGE_BYTES {
-            return bad("outbox_limit must not exceed 1 GiB".to_owned());
+            return bad("outbox_limit must not exceed 1 GiB");
         }
         Ok(())
     }
@@ -396,7 +428,6 @@ const MAX_WAIT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Lengths are kept in 32 bits.
 const MAX_MESSAGE_BYTES: usize = 1 << 30;
 
-fn resolve(addr: impl ToSocketAddrs) -> Result<SocketAddr> {
-    let mut found = addr.to_socket_addrs().map_err(Error::io("resolve the address"))?;
-    found.next().ok_or_else(|| Error::Config("the address resolves to nothing".to_owned()))
+fn bad<T>(what: impl Into<String>) -> Result<T> {
+    Err(Error::Config(what.into()))
 }

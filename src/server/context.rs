@@ -107,6 +107,14 @@ pub enum Rejection {
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is nothing a handler of kind `{K}` can ask for",
+    label = "not an extractor here",
+    note = "everywhere: `Socket`, `Auth<T>`, `State<T>`; of events: `Data<T>`, `Ack`, `EventName`; \
+            of disconnects: `DisconnectReason`",
+    note = "arguments of the event come as `Data<T>`, where `T` is `serde::de::DeserializeOwned`; \
+            a value of your own comes as `State<T>`, where `T` is `Clone + Send + Sync + 'static`"
+)]
 pub trait FromContext<K>: Sized {
     /// Extracts the value.
     ///
@@ -117,7 +125,8 @@ pub trait FromContext<K>: Sized {
 
 /// The arguments of an event, deserialised.
 ///
-/// A tuple takes the arguments one by one (`Data<(A, B)>`), `()` none, any other type the first.
+/// A tuple or an array takes the arguments one by one (`Data<(A, B)>`, `Data<[A; 2]>`), `()` none,
+/// any other type, a `Vec` too, the first.
 /// Missing trailing arguments are `None` for an `Option`; surplus ones are ignored. A leaf of type
 /// [`bytes::Bytes`] takes a binary attachment. [`Args`](crate::Args) takes everything untyped,
 /// [`RawJson`](crate::RawJson) the first argument's text.

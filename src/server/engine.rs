@@ -1,6 +1,7 @@
 //! Raw Engine.IO: for users who want no more than messages both ways.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -58,6 +59,14 @@ impl EngineSocket {
         Self { key }
     }
 
+    /// A name of the session, its own as long as the server runs: for maps and logs. It is not
+    /// the session id, which authorises requests and is nobody else's business.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let session = self.key.session;
+        format!("{}-{}-{}", self.key.port.index(), session.slot, session.generation)
+    }
+
     /// The request that opened the session.
     #[must_use]
     pub fn request(&self) -> &Request {
@@ -113,7 +122,8 @@ impl EngineSocket {
             core.close_session(session, DisconnectReason::ForcedServerClose);
         });
         if here.is_none() && self.key.port.post(Mail::EngineClose { session }).is_err() {
-            tracing::warn!(target: "stentor::session", "mailbox full: a close is lost");
+            let id = self.id();
+            tracing::error!(target: "stentor::session", id, "mailbox full: a close is lost");
         }
     }
 }
@@ -121,5 +131,19 @@ impl EngineSocket {
 impl fmt::Debug for EngineSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.key.fmt(f)
+    }
+}
+
+impl PartialEq for EngineSocket {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.key, &other.key)
+    }
+}
+
+impl Eq for EngineSocket {}
+
+impl Hash for EngineSocket {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.key.port.index(), self.key.session).hash(state);
     }
 }

@@ -129,9 +129,19 @@ impl From<ArgsError> for BadPayload {
 /// It reaches the namespace's `on_error` hook; a client that asked for an acknowledgement is told
 /// that the handler failed, and no more. To tell the client more, return a `Result` whose error
 /// type serialises.
-pub struct HandlerError(Box<dyn std::error::Error + Send + Sync>);
+pub struct HandlerError(BoxError);
+
+/// What other libraries' fallible functions return.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl HandlerError {
+    /// Makes one of anything that becomes a boxed standard error, for `map_err`: of a `String`, or
+    /// of an error type that is no standard error itself. What is one needs only `?`.
+    #[must_use]
+    pub fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(error.into())
+    }
+
     /// The error that the handler returned.
     #[must_use]
     pub fn get_ref(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {

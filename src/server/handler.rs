@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::contain::contained;
 use super::context::{Context, FromContext, Rejection};
-use super::error::{BadPayload, HandlerError};
+use super::error::{BadPayload, BoxError, EmitError, HandlerError};
+use super::refused::refused;
 use super::socket::Socket;
 use crate::shard::SocketKey;
 use crate::shard::app::{InvalidPayload, LocalFuture, Tasks};
@@ -89,7 +90,7 @@ pub(crate) fn acknowledge<T: Serialize + ?Sized>(
     socket: &SocketKey,
     id: u64,
     args: &T,
-) -> Result<(), super::error::EmitError> {
+) -> Result<(), EmitError> {
     wire::with_encoder(|encoder| {
         let frames = encoder.ack(&socket.namespace, id, args)?;
         super::socket::queue(socket, frames, false, crate::shard::core::Weight::Control)
@@ -104,17 +105,32 @@ pub mod reply {
     /// A `Result` whose error is a standard error.
     #[derive(Debug)]
     pub struct Fallible;
+    /// A `Result` whose error is a boxed standard error.
+    #[derive(Debug)]
+    pub struct Boxed;
     /// A future of one of the others.
     #[derive(Debug)]
     pub struct Async<M>(std::marker::PhantomData<M>);
 }
 
-/// Something a handler may return: a value that serialises (it acknowledges; a tuple becomes
-/// several arguments, `()` none), a `Result` (its error goes to the client when it serialises, to
-/// `on_error` when it is a standard error; one that is both is ambiguous, so map it to one), or a
-/// future of these.
+/// Something a handler may return: a value that serialises (it acknowledges; a tuple or an array
+/// becomes several arguments, `()` none), a `Result`, or a future of these.
+///
+/// An `Err` that serialises goes to the client that waits for an acknowledgement, and to `on_error`
+/// when nobody waits. An `Err` that is a standard error, boxed or not, goes to `on_error`, and the
+/// client learns only that the handler failed. An error that is both is ambiguous: return
+/// `Result<T, HandlerError>`, which `?` makes of it, to keep it to yourself, or map it to a
+/// `String` to tell the client.
 ///
 /// `M` is found by the compiler.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is nothing a handler can return",
+    label = "not an acknowledgement",
+    note = "a handler returns a value that is `serde::Serialize + 'static`, a `Result` of one, or \
+            a future of these",
+    note = "the error of a `Result` is `Serialize` (the client is told), a standard error that is \
+            `Send + Sync + 'static`, a `Box<dyn Error + Send + Sync>` or a `stentor::HandlerError`"
+)]
 pub trait IntoReply<M>: 'static {
     /// Acknowledges, or reports the failure.
     #[doc(hidden)]
@@ -154,6 +170,15 @@ where
     }
 }
 
+impl<T: Serialize + 'static> IntoReply<reply::Boxed> for Result<T, BoxError> {
+    fn outcome(self, to: ReplyTo<'_>) {
+        match self {
+            Ok(value) => to.value(&value),
+            Err(error) => to.failed(&HandlerError::new(error)),
+        }
+    }
+}
+
 impl<F, M> IntoReply<reply::Async<M>> for F
 where
     F: Future + 'static,
@@ -175,10 +200,20 @@ where
 
 impl ReplyTo<'_> {
     fn value<T: Serialize>(&self, value: &T) {
-        let Some(id) = self.ack else { return };
-        if let Err(error) = acknowledge(self.socket, id, value) {
-            let event = self.event;
-            tracing::debug!(target: "stentor::handler", event, %error, "no acknowledgement");
+        let Some(id) = self.ack else {
+            // Nobody is told, so an error among the values would be lost.
+            if let Some(error) = refused(value) {
+                self.hooks.error(self.socket, self.event, &error.into());
+            }
+            return;
+        };
+        match acknowledge(self.socket, id, value) {
+            Ok(()) => {}
+            Err(error @ EmitError::Encode(_)) => self.failed(&error.into()),
+            Err(error) => {
+                let event = self.event;
+                tracing::debug!(target: "stentor::handler", event, %error, "no acknowledgement");
+            }
         }
     }
 
@@ -192,6 +227,19 @@ impl ReplyTo<'_> {
 
 /// A function that handles something of kind `K`. Implemented for functions and closures, plain
 /// or async, of up to eight extractors; `M` is found by the compiler.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no handler here",
+    label = "not a handler",
+    note = "a handler is a function or closure, plain or async, that is `Fn + Send + Sync + \
+            'static`, of up to eight arguments that all implement `FromContext`, and that returns \
+            something that implements `IntoReply`",
+    note = "an async closure that captures lends its captures to its future, which must be \
+            'static: write `move |..| {{ let x = x.clone(); async move {{ .. }} }}`, or take \
+            `State<Arc<T>>`",
+    note = "a handler that never returns needs a type to return: `|| -> () {{ panic!() }}`",
+    note = "an error that is both `Serialize` and a standard error is ambiguous: return \
+            `Result<T, HandlerError>` or map it to a `String`"
+)]
 pub trait Handler<K, M>: Send + Sync + 'static {
     #[doc(hidden)]
     fn call(&self, context: &Context<'_>, to: ReplyTo<'_>)
@@ -291,4 +339,4 @@ pub(crate) fn run(
 
 #[derive(Debug, thiserror::Error)]
 #[error("no state of type {0}: ServerBuilder::state was not called with one")]
-struct MissingState(&'static str);
+pub(crate) struct MissingState(pub(crate) &'static str);

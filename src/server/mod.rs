@@ -13,6 +13,7 @@ mod fallback;
 mod handle;
 mod handler;
 mod namespace;
+mod refused;
 mod running;
 pub mod sim;
 mod socket;

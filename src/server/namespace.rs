@@ -8,14 +8,33 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::context::{Connect, Context, Disconnect, Event, FromContext, Rejection};
-use super::error::{BadPayload, HandlerError};
-use super::handler::{Erased, Handler, Hooks, erase};
+use super::error::{BadPayload, BoxError, HandlerError};
+use super::handler::{Erased, Handler, Hooks, MissingState, erase};
 use super::socket::Socket;
 use crate::shard::Step;
 use crate::shard::app::{ConnectError, LocalFuture};
 
+/// Why a middleware lets nobody in.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// It says so: the client is told.
+    Refused(ConnectError),
+    /// It failed: `on_error` is told.
+    Failed(HandlerError),
+}
+
+impl Refusal {
+    /// An error of a middleware: a refusal if that is what was given to `?`, else a failure.
+    fn of(error: HandlerError) -> Self {
+        match error.get_ref().downcast_ref::<ConnectError>() {
+            Some(refusal) => Self::Refused(refusal.clone()),
+            None => Self::Failed(error),
+        }
+    }
+}
+
 /// What a middleware gives: now, or later.
-type Verdict = Result<(), ConnectError>;
+pub(crate) type Verdict = Result<(), Refusal>;
 pub(crate) type Middleware = Arc<dyn Fn(&Context<'_>) -> Step<Verdict> + Send + Sync>;
 
 /// Markers that tell middlewares apart. Never named by users.
@@ -24,15 +43,31 @@ pub mod verdict {
     /// A plain result.
     #[derive(Debug)]
     pub struct Plain;
-    /// A future of one.
+    /// A result whose error is any standard error.
     #[derive(Debug)]
-    pub struct Async;
+    pub struct Fallible;
+    /// A result whose error is a boxed standard error.
+    #[derive(Debug)]
+    pub struct Boxed;
+    /// A future of one of the others.
+    #[derive(Debug)]
+    pub struct Async<M>(std::marker::PhantomData<M>);
 }
 
-/// What a middleware may return: `Result<(), E>` where `E` becomes a [`ConnectError`] (a `String`
-/// or `&str` does), or a future of it.
+/// What a middleware may return: `Result<(), E>` or a future of it.
+///
+/// `E` is a [`ConnectError`] or becomes one (a `String` or `&str` does): the client is told. Or it
+/// is a [`HandlerError`] or a `Box<dyn Error + Send + Sync>`, which `?` makes of standard errors:
+/// it goes to `on_error`, and the client is told `internal error`; a [`ConnectError`] in it refuses
+/// as ever.
 ///
 /// `M` is found by the compiler.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is nothing a middleware can return",
+    label = "no verdict",
+    note = "a middleware returns `Result<(), E>` or a future of it, where `E` is a `ConnectError`, \
+            a `String` or `&str`, a `HandlerError` or a `Box<dyn Error + Send + Sync>`"
+)]
 pub trait IntoVerdict<M> {
     #[doc(hidden)]
     fn into_step(self) -> StepOf;
@@ -45,23 +80,50 @@ pub struct StepOf(pub(crate) Step<Verdict>);
 
 impl<E: Into<ConnectError> + 'static> IntoVerdict<verdict::Plain> for Result<(), E> {
     fn into_step(self) -> StepOf {
-        StepOf(Step::Ready(self.map_err(Into::into)))
+        StepOf(Step::Ready(self.map_err(|error| Refusal::Refused(error.into()))))
     }
 }
 
-impl<F, E> IntoVerdict<verdict::Async> for F
+impl IntoVerdict<verdict::Fallible> for Result<(), HandlerError> {
+    fn into_step(self) -> StepOf {
+        StepOf(Step::Ready(self.map_err(Refusal::of)))
+    }
+}
+
+impl IntoVerdict<verdict::Boxed> for Result<(), BoxError> {
+    fn into_step(self) -> StepOf {
+        self.map_err(HandlerError::new).into_step()
+    }
+}
+
+impl<F, M> IntoVerdict<verdict::Async<M>> for F
 where
-    F: Future<Output = Result<(), E>> + 'static,
-    E: Into<ConnectError>,
+    F: Future + 'static,
+    F::Output: IntoVerdict<M>,
 {
     fn into_step(self) -> StepOf {
-        let future: LocalFuture<Verdict> = Box::pin(async move { self.await.map_err(Into::into) });
+        let future: LocalFuture<Verdict> = Box::pin(async move {
+            match self.await.into_step().0 {
+                Step::Ready(verdict) => verdict,
+                Step::Pending(later) => later.await,
+            }
+        });
         StepOf(Step::Pending(future))
     }
 }
 
 /// A function that lets sockets in or refuses them. Implemented for functions and closures, plain
 /// or async, of up to four extractors; `M` is found by the compiler.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no middleware",
+    label = "not a middleware",
+    note = "a middleware is a function or closure, plain or async, that is `Fn + Send + Sync + \
+            'static`, of up to four arguments that all implement `FromContext<Connect>`, and that \
+            returns something that implements `IntoVerdict`",
+    note = "an async closure that captures lends its captures to its future, which must be \
+            'static: write `move |..| {{ let x = x.clone(); async move {{ .. }} }}`, or take \
+            `State<Arc<T>>`"
+)]
 pub trait MiddlewareFn<M>: Send + Sync + 'static {
     #[doc(hidden)]
     fn check(&self, context: &Context<'_>) -> Result<StepOf, Rejection>;
@@ -144,12 +206,11 @@ impl Namespace {
         self.middlewares.push(Arc::new(move |context| match middleware.check(context) {
             Ok(StepOf(step)) => step,
             Err(rejection) => Step::Ready(Err(match rejection {
-                Rejection::BadPayload(error) => ConnectError::new(error.to_string()),
-                Rejection::Invalid => ConnectError::new("bad payload"),
-                Rejection::MissingState(name) => {
-                    tracing::error!(target: "stentor::handler", name, "no such state");
-                    ConnectError::new("internal error")
+                Rejection::BadPayload(error) => {
+                    Refusal::Refused(ConnectError::new(error.to_string()))
                 }
+                Rejection::Invalid => Refusal::Refused(ConnectError::new("bad payload")),
+                Rejection::MissingState(name) => Refusal::Failed(MissingState(name).into()),
             })),
         }));
         self
@@ -164,6 +225,38 @@ impl Namespace {
 
     /// Adds a handler of an event. Several handlers of one event run in the order of their
     /// registration; the first one's return value acknowledges.
+    ///
+    /// Three things the compiler refuses at first:
+    ///
+    /// - An async closure that captures: its future borrows from the closure, and a handler's
+    ///   future must stand alone. Take what it needs as [`State`](crate::State), or clone it
+    ///   into the future.
+    /// - A handler that never returns, whose type would be `!`: write `-> ()`.
+    /// - An error that both serialises and is a standard error, which could go to the client or to
+    ///   `on_error`: return `Result<T, HandlerError>` (`?` makes one) to keep it to yourself, map
+    ///   it to a `String` to tell the client. [`HandlerError::new`] also takes errors that are no
+    ///   standard errors themselves, as `anyhow`'s.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use stentor::{Data, HandlerError, Namespace, State};
+    ///
+    /// struct Store;
+    /// # impl Store { async fn find(&self, id: u64) -> Result<String, std::io::Error> {
+    /// #     Ok(id.to_string())
+    /// # } }
+    ///
+    /// fn fill(ns: &mut Namespace, store: Arc<Store>) {
+    ///     ns.on("find", async |State(store): State<Arc<Store>>, Data(id): Data<u64>| {
+    ///         store.find(id).await
+    ///     });
+    ///     ns.on("find-too", move |Data(id): Data<u64>| {
+    ///         let store = store.clone();
+    ///         async move { Ok::<_, HandlerError>(store.find(id).await?) }
+    ///     });
+    ///     ns.on("never", || -> () { unimplemented!() });
+    /// }
+    /// ```
     ///
     /// # Panics
     /// When the name is one of the protocol's own (`connect`, `disconnect`, ...): no client can
@@ -210,8 +303,10 @@ impl Namespace {
         self
     }
 
-    /// Hears of handlers that returned a standard error or panicked (with the event's name).
-    /// Without a hook they are logged. A client that asked for an acknowledgement is answered
+    /// Hears of handlers that returned a standard error, returned what does not encode, or
+    /// panicked (with the event's name; of connecting sockets it is `connection`, of ending ones
+    /// `disconnecting` or `disconnect`), and of errors for a client that waits for none. Without a
+    /// hook they are logged. A client that asked for an acknowledgement is answered
     /// `{"error": "handler failed"}`.
     pub fn on_error(
         &mut self,

@@ -108,8 +108,10 @@ impl Socket {
         self.key.data()
     }
 
-    /// Sends an event to this client. `args`: a tuple becomes several arguments, `()` none, any
-    /// other value one; [`bytes::Bytes`] leaves go as binary attachments.
+    /// Sends an event to this client. `args`: a tuple or an array becomes several arguments, `()`
+    /// none (nor does `serde_json::Value::Null`, which serialises like it), any other value
+    /// one, a `Vec` or a slice too; `(value,)` is one argument whatever it is.
+    /// [`bytes::Bytes`] leaves go as binary attachments.
     ///
     /// # Errors
     /// [`EmitError`]. From another thread, a socket that has just disconnected goes unnoticed.
@@ -138,7 +140,7 @@ impl Socket {
 
     /// Sends an event and waits for the client's acknowledgement. The event leaves when the
     /// request is awaited; the wait always ends, by the answer, by the timeout (10 s unless set)
-    /// or by the disconnect.
+    /// or by the disconnect. To ask many at once, see [`AckRequest`].
     ///
     /// ```
     /// # async fn example(socket: stentor::Socket) -> Result<(), stentor::AckError> {
@@ -187,7 +189,8 @@ impl Socket {
 
     /// Joins rooms. On the socket's own core at once; after a disconnect nothing happens. A socket
     /// may join as many rooms as `ServerBuilder::max_rooms_per_socket` says; the rest is refused
-    /// with a warning in the log.
+    /// with a warning in the log. From elsewhere, a change that a full mailbox does not take is
+    /// lost, with an error in the log.
     pub fn join(&self, rooms: impl Rooms) {
         self.change(Change::Join(rooms.into_vec()));
     }
@@ -242,7 +245,7 @@ impl Socket {
             && self.key.port.post(Mail::ChangeSocket { socket: self.key.id, change }).is_err()
         {
             let id = self.id();
-            tracing::warn!(target: "stentor::socket", id, "mailbox full: a change is lost");
+            tracing::error!(target: "stentor::socket", id, "mailbox full: a change is lost");
         }
     }
 }

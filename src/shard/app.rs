@@ -117,6 +117,7 @@ pub(crate) enum EngineMessage<'m> {
 
 /// A connection that is not Socket.IO's, on its way to the user's router.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "nobody receives guests"))]
 pub(crate) struct Guest {
     pub(crate) handoff: Handoff,
     /// What was already read from it.

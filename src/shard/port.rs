@@ -312,7 +312,6 @@ impl Ports {
     }
 
     /// Whether the server shuts down, for those who may wait for it.
-    #[cfg(feature = "axum")]
     pub(crate) fn draining(&self) -> watch::Receiver<bool> {
         self.draining.subscribe()
     }

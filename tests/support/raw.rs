@@ -42,7 +42,7 @@ pub(crate) use on_both_drivers;
 pub(crate) fn io_uring_is_there(claim: &str) -> bool {
     let there = tools::has_io_uring();
     if !there {
-        tools::leave_out(&format!("{claim} on io_uring, which this kernel refuses"));
+        tools::leave_out_uring(claim);
     }
     there
 }

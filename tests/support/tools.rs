@@ -1,7 +1,8 @@
 //! Finds the programs a test drives, runs them, and speaks up when one is missing.
 //!
 //! Plain `cargo test` leaves out what it has no tools for and says so; `tests/run` installs the
-//! tools and sets `STENTOR_TESTS_REQUIRE_CLIENTS=1`, so that nothing is left out unseen.
+//! tools and sets `STENTOR_TESTS_REQUIRE_CLIENTS=1`, so that nothing is left out unseen. What the
+//! kernel refuses is left out in any case, unless `STENTOR_TESTS_REQUIRE_URING=1`.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
@@ -9,6 +10,7 @@ use std::env;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,8 +25,16 @@ pub(crate) fn leave_out(what: &str) {
         env::var_os("STENTOR_TESTS_REQUIRE_CLIENTS").is_none(),
         "{what}: tools are missing, and all are required here"
     );
+    say(&format!("left out: {what} (run tests/run to install what it needs)\n"));
+}
+
+/// Says that `what` is not tested on io_uring. Never a failure: no tool mends a kernel.
+pub(crate) fn leave_out_uring(what: &str) {
+    say(&format!("left out: {what} on io_uring, which this kernel refuses\n"));
+}
+
+fn say(line: &str) {
     // Straight to stderr: the harness keeps what `eprintln` says in a test that passes.
-    let line = format!("left out: {what} (run tests/run to install what it needs)\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
@@ -54,15 +64,18 @@ pub(crate) fn chromium() -> Option<PathBuf> {
     ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(program)
 }
 
-/// Whether the kernel lets this process have an io_uring at all: containers often forbid it.
-#[cfg(target_os = "linux")]
+/// Whether the server can have an io_uring here: containers often forbid it, and old kernels lack
+/// what it needs. Only the server knows, so it is asked. Panics where io_uring is required.
 pub(crate) fn has_io_uring() -> bool {
-    io_uring::IoUring::new(8).is_ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn has_io_uring() -> bool {
-    false
+    static THERE: LazyLock<Result<(), String>> = LazyLock::new(|| {
+        let builder = stentor::Server::builder().shards(1).driver(stentor::DriverKind::Uring);
+        builder.bind("127.0.0.1:0").map(drop).map_err(|error| error.to_string())
+    });
+    if let Err(error) = &*THERE {
+        let required = env::var_os("STENTOR_TESTS_REQUIRE_URING").is_some_and(|one| one == "1");
+        assert!(!required, "io_uring is required here, and {error}");
+    }
+    THERE.is_ok()
 }
 
 /// Runs `command` to its end and panics with what it wrote if that was not a success.

@@ -105,7 +105,12 @@ impl SimDriver {
             let len = net.cut(available);
             let connection = net.connections.get_mut(&state.connection)?;
             self.buffer.clear();
-            self.buffer.extend(connection.to_server.arrived.drain(..len));
+            let arrived = &mut connection.to_server.arrived;
+            let (front, back) = arrived.as_slices();
+            let from_front = front.len().min(len);
+            self.buffer.extend_from_slice(&front[..from_front]);
+            self.buffer.extend_from_slice(&back[..len - from_front]);
+            arrived.drain(..len);
             net.server_took(state.connection);
             net.notice(state.connection);
             return Some(Event::Received { link, bytes: &mut [] });
