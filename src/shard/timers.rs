@@ -7,6 +7,8 @@
 /// Resolution of all deadlines.
 pub(crate) const TICK_MS: u64 = 8;
 const SLOTS: usize = 4096;
+/// Entries that an empty slot keeps room for.
+const SLOT_ENTRIES_KEPT: usize = 4;
 const WORDS: usize = SLOTS / 64;
 
 /// Marks "no entry scheduled" where owners remember their tick.
@@ -97,6 +99,11 @@ impl Timers {
         });
         self.len -= before - entries.len();
         if entries.is_empty() {
+            // Were each slot to keep room for the worst tick it ever had, a busy hour would stay in
+            // memory for good.
+            if entries.capacity() > SLOT_ENTRIES_KEPT {
+                *entries = Vec::new();
+            }
             self.occupied[slot / 64] &= !(1 << (slot % 64));
         }
     }
@@ -154,6 +161,17 @@ mod tests {
             }
         }
         assert!((far..far + TICK_MS).contains(&now), "{now} for {far}");
+    }
+
+    #[test]
+    fn slots_do_not_remember_their_worst_tick() {
+        let mut timers = Timers::new(0);
+        for at_ms in 0..SLOTS as u64 * TICK_MS {
+            timers.schedule(at_ms, TimerKey::Accept);
+        }
+        let all = fired_at(&mut timers, SLOTS as u64 * TICK_MS).len();
+        assert_eq!(all as u64, SLOTS as u64 * TICK_MS);
+        assert!(timers.slots.iter().all(|slot| slot.capacity() <= SLOT_ENTRIES_KEPT));
     }
 
     #[test]
