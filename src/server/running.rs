@@ -255,7 +255,12 @@ fn choose(wish: DriverKind) -> Result<(DriverKind, String)> {
 
 #[cfg(target_os = "linux")]
 fn probe_uring() -> std::io::Result<String> {
-    let mode = crate::io::uring::supported().map_err(std::io::Error::other)?;
+    // On a thread of its own: a ring that goes may interrupt a system call of the thread it was
+    // made on, and that should not be the user's.
+    let probe = std::thread::spawn(crate::io::uring::supported).join();
+    let mode = probe
+        .map_err(|_| std::io::Error::other("the probe panicked"))?
+        .map_err(std::io::Error::other)?;
     Ok(format!("{mode:?} task work").to_lowercase())
 }
 
