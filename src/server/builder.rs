@@ -152,7 +152,8 @@ impl ServerBuilder {
         max_pending_acks: usize => config.limits.pending_acks = |count| count;
         /// Unfinished async handlers of one client. Default 1 024.
         max_pending_handlers: u32 => config.limits.pending_handlers = |count| count;
-        /// Connections of the whole server; more are answered 503. Default 1 000 000.
+        /// Connections of the whole server (more are answered 503), and sessions of the whole
+        /// server (more are refused as forbidden). Default 1 000 000.
         max_connections: usize => config.limits.connections = |count| count;
         /// Messages that may wait for one shard. Default 65 536.
         max_mail: usize => config.limits.mail = |count| count;
