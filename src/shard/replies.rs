@@ -6,7 +6,7 @@
 use smallvec::SmallVec;
 
 use super::core::Core;
-use super::link::{HttpPhase, LinkKind};
+use super::link::{HttpPhase, LinkKind, Reply};
 use crate::io::LinkId;
 use crate::protocol::http::{
     BodyError, Connection, ResponseHead, compress, write_empty, write_head, write_poll_head,
@@ -14,51 +14,53 @@ use crate::protocol::http::{
 };
 use crate::protocol::websocket::HandshakeError;
 
+/// Header fields of an answer: those of CORS, a cookie, and what the answer adds.
+type Fields<'r> = SmallVec<[(&'r str, &'r str); 10]>;
+
 impl Core {
+    /// Answers the request in work. `write` gets where to, how the request wants to be answered,
+    /// and the fields that every answer of it carries; they were checked when the server was built.
+    fn answer(&mut self, link: LinkId, write: impl FnOnce(&mut Vec<u8>, &Reply, Fields<'_>)) {
+        let Some(entry) = self.links.get_mut(link) else { return };
+        let LinkKind::Http(http) = &mut entry.kind else { return };
+        let reply = std::mem::take(&mut http.reply);
+        let fields = reply.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        write(&mut entry.out, &reply, fields);
+        self.replied(link, reply.connection);
+    }
+
     /// Answers a waiting GET.
     pub(super) fn answer_poll(&mut self, link: LinkId, body: &[u8]) {
         let threshold = self.config.compression;
-        let Some(entry) = self.links.get_mut(link) else { return };
-        let LinkKind::Http(http) = &mut entry.kind else { return };
+        let Some(http) = self.links.http(link) else { return };
         http.phase = HttpPhase::Head;
-        let reply = std::mem::take(&mut http.reply);
-        let mut fields: SmallVec<[(&str, &str); 10]> =
-            reply.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let mut compressed = Vec::new();
-        let body = match (reply.encoding, threshold) {
-            (Some(encoding), Some(threshold)) if body.len() >= threshold => {
-                compress(encoding, body, &mut compressed);
-                fields.push(("Content-Encoding", encoding.name()));
-                fields.push(("Vary", "Accept-Encoding"));
-                &compressed[..]
+        self.answer(link, |out, reply, mut fields| {
+            let mut compressed = Vec::new();
+            let body = match (reply.encoding, threshold) {
+                (Some(encoding), Some(threshold)) if body.len() >= threshold => {
+                    compress(encoding, body, &mut compressed);
+                    fields.push(("Content-Encoding", encoding.name()));
+                    fields.push(("Vary", "Accept-Encoding"));
+                    &compressed[..]
+                }
+                _ => body,
+            };
+            if write_poll_head(out, body.len(), reply.connection, &fields).is_ok() {
+                out.extend_from_slice(body);
             }
-            _ => body,
-        };
-        // The fields were checked when the server was built.
-        if write_poll_head(&mut entry.out, body.len(), reply.connection, &fields).is_ok() {
-            entry.out.extend_from_slice(body);
-        }
-        self.replied(link, reply.connection);
+        });
     }
 
     pub(super) fn reply_post(&mut self, link: LinkId) {
-        let Some(entry) = self.links.get_mut(link) else { return };
-        let LinkKind::Http(http) = &mut entry.kind else { return };
-        let reply = std::mem::take(&mut http.reply);
-        let fields: SmallVec<[(&str, &str); 8]> =
-            reply.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let _ = write_post_ok(&mut entry.out, reply.connection, &fields);
-        self.replied(link, reply.connection);
+        self.answer(link, |out, reply, fields| {
+            let _ = write_post_ok(out, reply.connection, &fields);
+        });
     }
 
     pub(super) fn reply_empty(&mut self, link: LinkId, status: u16) {
-        let Some(entry) = self.links.get_mut(link) else { return };
-        let LinkKind::Http(http) = &mut entry.kind else { return };
-        let reply = std::mem::take(&mut http.reply);
-        let fields: SmallVec<[(&str, &str); 8]> =
-            reply.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let _ = write_empty(&mut entry.out, status, reply.connection, &fields);
-        self.replied(link, reply.connection);
+        self.answer(link, |out, reply, fields| {
+            let _ = write_empty(out, status, reply.connection, &fields);
+        });
     }
 
     pub(super) fn reply(
@@ -68,20 +70,15 @@ impl Core {
         content_type: Option<&str>,
         body: &[u8],
     ) {
-        let Some(entry) = self.links.get_mut(link) else { return };
-        let LinkKind::Http(http) = &mut entry.kind else { return };
-        let reply = std::mem::take(&mut http.reply);
-        let fields: SmallVec<[(&str, &str); 8]> =
-            reply.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let (connection, content_length) = (reply.connection, body.len());
-        let head =
-            ResponseHead { status, content_type, content_length, connection, extra: &fields };
-        // The fields were checked when the server was built.
-        let _ = match reply.head_only {
-            true => write_head(&mut entry.out, &head),
-            false => write_response(&mut entry.out, &head, body),
-        };
-        self.replied(link, connection);
+        self.answer(link, |out, reply, fields| {
+            let (connection, content_length) = (reply.connection, body.len());
+            let head =
+                ResponseHead { status, content_type, content_length, connection, extra: &fields };
+            let _ = match reply.head_only {
+                true => write_head(out, &head),
+                false => write_response(out, &head, body),
+            };
+        });
     }
 
     /// The next request may come, or the link ends.
