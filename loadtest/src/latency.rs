@@ -1,10 +1,12 @@
 //! Latencies: an HDR histogram in microseconds, and what is told of it.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-/// Counts of latencies from 1 us to an hour, three significant digits.
-#[derive(Debug)]
+/// Counts of latencies from 1 us to an hour, three significant digits. Between processes it
+/// travels as its buckets, and nothing is lost on the way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
 pub(crate) struct Latency(Histogram<u64>);
 
 /// What is told, in microseconds.
@@ -22,6 +24,23 @@ const MOST_US: u64 = 3_600_000_000;
 impl Default for Latency {
     fn default() -> Self {
         Self(Histogram::new_with_bounds(1, MOST_US, 3).expect("invariant: valid bounds"))
+    }
+}
+
+impl From<Latency> for Vec<(u64, u64)> {
+    fn from(latency: Latency) -> Self {
+        let buckets = latency.0.iter_recorded();
+        buckets.map(|it| (it.value_iterated_to(), it.count_since_last_iteration())).collect()
+    }
+}
+
+impl From<Vec<(u64, u64)>> for Latency {
+    fn from(buckets: Vec<(u64, u64)>) -> Self {
+        let mut latency = Self::default();
+        for (value_us, count) in buckets {
+            latency.0.saturating_record_n(value_us.clamp(1, MOST_US), count);
+        }
+        latency
     }
 }
 
@@ -56,5 +75,21 @@ impl Latency {
             .iter_quantiles(4)
             .map(|point| (point.quantile_iterated_to(), point.value_iterated_to()))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_bring_a_histogram_over_whole() {
+        let mut latency = Latency::default();
+        for nanoseconds in [1, 999_000, 1_000_500, 77_777_777, u64::MAX] {
+            latency.record(nanoseconds);
+        }
+        let text = serde_json::to_string(&latency).unwrap();
+        let copy: Latency = serde_json::from_str(&text).unwrap();
+        assert_eq!(copy.0, latency.0);
     }
 }

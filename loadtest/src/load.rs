@@ -6,6 +6,8 @@ mod echoes;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Failure;
 use crate::latency::Latency;
 use crate::swarm::{Client, Phase, Swarm, Work};
@@ -62,7 +64,7 @@ impl Plan {
 }
 
 /// What one measured window has seen.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Window {
     pub(crate) broadcasts: u64,
     /// Deliveries.
