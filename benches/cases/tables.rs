@@ -7,20 +7,21 @@ use stentor::bench::Rooms;
 /// A member of 3 rooms joins a room of 1 000 and leaves it.
 pub(crate) fn join_leave() -> impl FnMut() {
     let mut rooms = Rooms::new(1001);
-    let last = 1000;
-    rooms.leave(last, "all");
+    let (last, all) = (1000, "all".to_owned());
+    rooms.leave(last, &all);
     move || {
-        rooms.join(black_box(last), black_box("all"));
-        rooms.leave(black_box(last), black_box("all"));
+        rooms.join(black_box(last), black_box(&all));
+        rooms.leave(black_box(last), black_box(&all));
     }
 }
 
 /// A room begins with its first member and ends with its last.
 pub(crate) fn made_gone() -> impl FnMut() {
     let mut rooms = Rooms::new(1000);
+    let own = "a room of its own".to_owned();
     move || {
-        rooms.join(black_box(17), black_box("a room of its own"));
-        rooms.leave(black_box(17), black_box("a room of its own"));
+        rooms.join(black_box(17), black_box(&own));
+        rooms.leave(black_box(17), black_box(&own));
     }
 }
 
