@@ -15,6 +15,7 @@ mod judge;
 mod medians;
 mod setting;
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -63,9 +64,12 @@ pub(crate) enum Failure {
     Answer(String),
 }
 
-/// The package that is measured.
-pub(crate) fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+/// The package that is measured: that of the checkout `cargo run` was called in. What was true
+/// when this was built is asked last, because a target folder may be shared or copied.
+pub(crate) fn root() -> PathBuf {
+    let own =
+        env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&own).join("../..")
 }
 
 fn main() -> ExitCode {
