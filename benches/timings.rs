@@ -10,6 +10,7 @@
 mod cases;
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use cases::{codecs, tables, turns};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -42,5 +43,12 @@ fn large(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, all, large);
+/// Fifty cases in four minutes. Longer runs are no steadier: what moves a median is the machine.
+fn brief() -> Criterion {
+    Criterion::default()
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3))
+}
+
+criterion_group!(name = benches; config = brief(); targets = all, large);
 criterion_main!(benches);

@@ -11,14 +11,16 @@ use serde::{Deserialize, Serialize};
 use stentor::bench;
 
 /// The poll of a browser.
-pub(crate) const POLL: &str = "GET /socket.io/?EIO=4&transport=polling&t=abc123&sid=AAAAAAAAAAAAAAAAAAAA HTTP/1.1\r\n\
+pub(crate) const POLL: &str = "\
+     GET /socket.io/?EIO=4&transport=polling&t=abc123&sid=AAAAAAAAAAAAAAAAAAAA HTTP/1.1\r\n\
      Host: chat.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
      Accept: */*\r\nAccept-Encoding: gzip, deflate, br\r\nAccept-Language: en\r\n\
      Origin: https://chat.example\r\nReferer: https://chat.example/\r\n\
      Cookie: session=0123456789abcdef\r\nConnection: keep-alive\r\n\r\n";
 
 /// A request for a WebSocket.
-pub(crate) const UPGRADE: &str = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: chat.example\r\n\
+pub(crate) const UPGRADE: &str = "\
+     GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: chat.example\r\n\
      Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 

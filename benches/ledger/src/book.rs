@@ -56,19 +56,18 @@ impl Budgets {
 
 fn text(made_with: &Setting, counts: &[(String, u64)]) -> String {
     let mut text = format!(
-        "# How many instructions each case of benches/cases may execute, and how many it may\n\
-         # execute at most: {TOLERANCE_PERCENT} % more than stands here fails tests/run, {SLACK_PERCENT} % less is told.\n\
+        "# How many instructions each case of benches/cases takes. {TOLERANCE_PERCENT} % more fails \
+         tests/run, {SLACK_PERCENT} % less is told.\n\
          #\n\
          #     cargo run -p ledger -- instructions            compares\n\
          #     cargo run -p ledger -- instructions --write    makes this file anew\n\
          #\n\
          # Lines may be changed by hand. A budget that goes up wants its reason in the commit.\n\
          #\n\
-         # The counts are of the code that this compiler makes for this target, and of this C\n\
-         # library's memcpy, as this valgrind runs them. With others they differ, mostly by less\n\
-         # than the tolerance, sometimes by more: every case is judged all the same, and the\n\
-         # difference is told beside the verdict. The CPU does not matter as long as it has AVX2:\n\
-         # valgrind shows every program the same one.\n\n"
+         # The counts are of the code that this compiler makes for this target, with this C\n\
+         # library's memcpy, as this valgrind runs them on a CPU with AVX2. With others they differ,\n\
+         # mostly by less than is tolerated, sometimes by more: every case is judged all the same,\n\
+         # and what differs is told. What to do then: benches/README.md.\n\n"
     );
     let Setting { rustc, target, valgrind, libc } = made_with;
     let _ = writeln!(text, "[made_with]");

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
+use crate::setting::answer;
 use crate::{Failure, root};
 
-/// Release code without link-time optimisation: the same instructions on the hot paths but for
-/// what is inlined across crates, and built in a fraction of the time.
+/// Release code without link-time optimisation: see the root's Cargo.toml.
 const PROFILE: &str = "counted";
 /// Where tests/run installs gungraun's runner.
 const RUNNER: &str = "target/tools/bin/gungraun-runner";
@@ -23,10 +23,17 @@ pub(crate) fn of_every_case() -> Result<Vec<(String, u64)>, Failure> {
         .args(["bench", "--locked", "--package", "stentor", "--features", "bench-internals"])
         .args(["--profile", PROFILE, "--bench", "instructions", "--"])
         .args(["--output-format=json", "--parallel=auto", "--callgrind-args=--cache-sim=no"])
+        // Counts do not depend on addresses, and some containers forbid to fix them.
+        .arg("--allow-aslr=yes")
         .stdout(Stdio::piped());
+    // The runner refuses a bench of another version than its own.
     let installed = root().join(RUNNER);
-    if env::var_os("GUNGRAUN_RUNNER").is_none() && installed.exists() {
-        command.env("GUNGRAUN_RUNNER", installed);
+    if env::var_os("GUNGRAUN_RUNNER").is_none() {
+        if installed.exists() {
+            command.env("GUNGRAUN_RUNNER", installed);
+        } else {
+            answer("gungraun-runner", &["--version"], "`tests/run setup` installs it")?;
+        }
     }
     let name = "cargo bench --bench instructions";
     let output = command.output().map_err(|error| Failure::Start {

@@ -40,6 +40,9 @@ enum Command {
         /// Make the counts of this run the budgets.
         #[arg(long)]
         write: bool,
+        /// Budgets of this machine's own, where its compiler is another than the repository's.
+        #[arg(long, value_name = "FILE", default_value_os_t = root().join("benches/budgets.toml"))]
+        budgets: PathBuf,
     },
     /// Times every case with criterion and shows it beside its baseline. Minutes; wants quiet.
     Timings {
@@ -69,12 +72,13 @@ pub(crate) enum Failure {
 pub(crate) fn root() -> PathBuf {
     let own =
         env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&own).join("../..")
+    let own = PathBuf::from(own);
+    own.ancestors().nth(2).unwrap_or(&own).to_owned()
 }
 
 fn main() -> ExitCode {
     let outcome = match Options::parse().command {
-        Command::Instructions { write } => instructions(write),
+        Command::Instructions { write, budgets } => instructions(write, &budgets),
         Command::Timings { write } => medians::run(write).map(|()| true),
     };
     match outcome {
@@ -88,14 +92,13 @@ fn main() -> ExitCode {
 }
 
 /// Counts and judges; `false` when the budgets are broken.
-fn instructions(write: bool) -> Result<bool, Failure> {
-    let path = root().join("benches/budgets.toml");
+fn instructions(write: bool, path: &Path) -> Result<bool, Failure> {
     let here = Setting::of_this_machine()?;
     // Before the minutes that the counting takes.
-    let budgets = if write { None } else { Some(Budgets::read(&path)?) };
+    let budgets = if write { None } else { Some(Budgets::read(path)?) };
     let counts = counts::of_every_case()?;
     let Some(budgets) = budgets else {
-        Budgets::write(&path, &here, &counts)?;
+        Budgets::write(path, &here, &counts)?;
         println!("{}: {} budgets written", path.display(), counts.len());
         return Ok(true);
     };
@@ -107,18 +110,20 @@ fn instructions(write: bool) -> Result<bool, Failure> {
     if !differences.is_empty() {
         println!("\nNot what the budgets were made with, which moves counts by itself:");
         differences.iter().for_each(|difference| println!("  {difference}"));
+        println!("benches/README.md tells how to judge a change here all the same.");
+    }
+    let all = verdicts.len();
+    let lower = verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Under { .. }));
+    let (lower, path) = (lower.count(), path.display());
+    if lower > 0 {
+        println!("\n{lower} of {all} cases are well below: lower their budgets in {path}");
     }
     let broken = verdicts.iter().filter(|(_, verdict)| is_broken(verdict)).count();
-    let lower = verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Under { .. }));
-    match lower.count() {
-        0 => {}
-        count => println!("\n{count} well below: lower the budget in benches/budgets.toml"),
-    }
     if broken > 0 {
-        println!("\n{broken} of {} cases break benches/budgets.toml", verdicts.len());
-        println!(
-            "What is meant to cost more gets a new budget there, with the reason in the commit."
-        );
+        println!("\n{broken} of {all} cases break {path}");
+        println!("What is meant to cost more gets a new budget, with the reason in the commit.");
+    } else {
+        println!("\n{all} cases keep to {path}");
     }
     Ok(broken == 0)
 }
