@@ -11,6 +11,7 @@
 //! flush    outboxes and answers -> one batch of sends
 //! core     the tables: emit, broadcast, close
 //! port     keys and mailboxes: how the outside reaches a shard
+//! inbox    mail, read
 //! host     a thread with a tokio runtime that runs turns when something happened
 //! ```
 
@@ -21,6 +22,7 @@ pub(crate) mod core;
 mod flush;
 pub(crate) mod host;
 mod http;
+mod inbox;
 pub(crate) mod link;
 mod packets;
 pub(crate) mod port;
