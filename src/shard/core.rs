@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng};
 use smallvec::SmallVec;
 
 use super::config::{Config, SlowConsumer};
+use super::inbox::Inbox;
 use super::link::{After, LinkKind, Links};
 use super::port::{
     AckWaiter, Answer, Broadcast, Counted, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
@@ -121,6 +122,7 @@ pub(crate) struct Core {
     /// [`Log::rotations`] when the stalled were last copied out.
     pub(crate) copied_at: u64,
     pub(crate) timers: Timers,
+    pub(crate) inbox: Inbox,
     pub(crate) notices: VecDeque<Notice>,
     pub(crate) driver_ops: Vec<DriverOp>,
     /// Ids of the user's making whose sessions are gone.
@@ -154,6 +156,7 @@ impl Core {
             broken: Vec::new(),
             copied_at: 0,
             timers: Timers::new(now_ms),
+            inbox: Inbox::default(),
             notices: VecDeque::new(),
             driver_ops: Vec::new(),
             freed_sids: Vec::new(),

@@ -5,13 +5,13 @@
 //! No code here holds the tables borrowed while user code runs.
 //!
 //! ```text
-//! turn     poll the driver, dispatch, mail, tasks, timers, notices, flush one slice
+//! turn     poll the driver, mail, dispatch, tasks, timers, notices, flush one slice
 //! http     requests: classification, handshake, GET, POST, hand-over
 //! websocket, packets   frames -> Engine.IO packets -> Socket.IO packets -> App
 //! flush    outboxes and answers -> one batch of sends
 //! core     the tables: emit, broadcast, close
 //! port     keys and mailboxes: how the outside reaches a shard
-//! inbox    mail, read
+//! inbox    mail, read: order, and what each letter does
 //! host     a thread with a tokio runtime that runs turns when something happened
 //! ```
 
@@ -93,6 +93,8 @@ pub(crate) fn with_current<R>(port: &Arc<Port>, act: impl FnOnce(&mut Core) -> R
         // The tables are never borrowed while user code runs; user code that runs inside of an
         // encoding holds none of them either.
         let mut core = shard.core.try_borrow_mut().ok()?;
+        // What others have sent before comes before what this is about to send.
+        core.catch_up();
         Some(act(&mut core))
     })
 }

@@ -1,9 +1,8 @@
-//! One pass of a shard's loop: reap, dispatch, mail, tasks, timers, notices, flush.
+//! One pass of a shard's loop: reap, mail, dispatch, tasks, timers, notices, flush.
 //!
 //! Nothing is sent before the flush, and one turn flushes one slice: while there is more, turns
 //! follow each other and look at what has come in between.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -25,9 +24,6 @@ use crate::session::{Beat, Phase, SessionId};
 use crate::socket::Expired;
 use crate::wire::fixed;
 
-/// Letters read in one turn; the rest waits for what the driver has.
-const LETTERS_PER_TURN: usize = 1024;
-
 /// After accepting failed, it is tried again this much later.
 const ACCEPT_RETRY_MS: u64 = 100;
 
@@ -48,8 +44,6 @@ pub(crate) struct Turn<D> {
     pub(crate) driver: D,
     tasks: FuturesUnordered<LocalFuture<()>>,
     flush: Flush,
-    /// Mail that was taken in and not read yet.
-    mail: VecDeque<Mail>,
     fired: Vec<(TimerKey, u64)>,
 }
 
@@ -74,7 +68,6 @@ impl<D: Driver> Turn<D> {
             driver,
             tasks: FuturesUnordered::new(),
             flush: Flush::default(),
-            mail: VecDeque::new(),
             fired: Vec::new(),
         }
     }
@@ -88,9 +81,9 @@ impl<D: Driver> Turn<D> {
             core.waker = Some(cx.waker().clone());
         }
         self.driver.poll()?;
-        self.dispatch();
         self.shard.port.register(cx.waker());
         self.read_mail();
+        self.dispatch();
         self.run_tasks(cx);
         self.fire_timers();
         self.resume_links();
@@ -114,7 +107,7 @@ impl<D: Driver> Turn<D> {
         }
         let pending = !core.dirty.is_empty()
             || !core.outgoing.is_empty()
-            || !self.mail.is_empty()
+            || !core.inbox.is_empty()
             || !core.notices.is_empty()
             || !core.resumed.is_empty()
             || !core.driver_ops.is_empty()
@@ -189,29 +182,23 @@ impl<D: Driver> Turn<D> {
 
     // ---- mail ----
 
+    /// Before anything that came in is dispatched: its sender may have seen what waits here.
     fn read_mail(&mut self) {
-        if self.mail.is_empty() {
-            self.shard.port.take(&mut self.mail);
-        }
-        for _ in 0..LETTERS_PER_TURN {
-            let Some(letter) = self.mail.pop_front() else { break };
-            self.read(letter);
-        }
-    }
-
-    fn read(&mut self, letter: Mail) {
-        let shard = &self.shard;
-        match letter {
-            Mail::Connection { handoff, mut bytes, peer, counted } => {
-                let Some(link) = self.attach(handoff) else { return };
-                self.shard.accepted(link, peer, counted);
-                if !bytes.is_empty() {
-                    self.shard.received(link, &mut bytes);
+        let for_turn = self.shard.core.borrow_mut().open_mail();
+        for letter in for_turn {
+            match letter {
+                Mail::Connection { handoff, mut bytes, peer, counted } => {
+                    let Some(link) = self.attach(handoff) else { continue };
+                    self.shard.accepted(link, peer, counted);
+                    if !bytes.is_empty() {
+                        self.shard.received(link, &mut bytes);
+                    }
                 }
+                Mail::Shutdown { within_ms } => self.shut_down(within_ms),
+                _ => debug_assert!(false, "mail for the tables"),
             }
-            Mail::Shutdown { within_ms } => self.shut_down(within_ms),
-            other => shard.core.borrow_mut().read(other),
         }
+        self.shard.run_notices();
     }
 
     fn attach(&mut self, handoff: Handoff) -> Option<LinkId> {
