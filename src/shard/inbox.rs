@@ -39,6 +39,11 @@ impl Inbox {
         self.letters.is_empty() && self.held.is_empty() && self.for_turn.is_empty()
     }
 
+    /// Connections and shutdowns, in the order of their coming.
+    pub(super) fn take_for_turn(&mut self) -> VecDeque<Mail> {
+        std::mem::take(&mut self.for_turn)
+    }
+
     #[inline]
     fn waits(&self, port: &Port) -> bool {
         port.has_mail() || !self.letters.is_empty() || !self.held.is_empty()
@@ -72,11 +77,10 @@ impl Inbox {
 }
 
 impl Core {
-    /// Reads the mail that waits, as a new turn may. The letters for the turn come back.
-    pub(super) fn open_mail(&mut self) -> VecDeque<Mail> {
+    /// Reads the mail that waits, as a new turn may.
+    pub(super) fn open_mail(&mut self) {
         self.inbox.left = LETTERS_PER_TURN;
         self.catch_up();
-        std::mem::take(&mut self.inbox.for_turn)
     }
 
     /// Reads what was posted until now, within the turn's bound.

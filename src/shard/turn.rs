@@ -84,6 +84,7 @@ impl<D: Driver> Turn<D> {
         self.shard.port.register(cx.waker());
         self.read_mail();
         self.dispatch();
+        self.read_own_mail();
         self.run_tasks(cx);
         self.fire_timers();
         self.resume_links();
@@ -184,8 +185,14 @@ impl<D: Driver> Turn<D> {
 
     /// Before anything that came in is dispatched: its sender may have seen what waits here.
     fn read_mail(&mut self) {
-        let for_turn = self.shard.core.borrow_mut().open_mail();
-        for letter in for_turn {
+        self.shard.core.borrow_mut().open_mail();
+        self.shard.run_notices();
+    }
+
+    /// After the dispatch: a shutdown should not end a link whose request has just come.
+    fn read_own_mail(&mut self) {
+        let letters = self.shard.core.borrow_mut().inbox.take_for_turn();
+        for letter in letters {
             match letter {
                 Mail::Connection { handoff, mut bytes, peer, counted } => {
                     let Some(link) = self.attach(handoff) else { continue };
@@ -198,7 +205,6 @@ impl<D: Driver> Turn<D> {
                 _ => debug_assert!(false, "mail for the tables"),
             }
         }
-        self.shard.run_notices();
     }
 
     fn attach(&mut self, handoff: Handoff) -> Option<LinkId> {
@@ -433,19 +439,19 @@ impl Core {
             return;
         }
         cold.owner.timer_tick = NO_TIMER;
-        if let Phase::Closing { until_ms } = cold.phase {
-            match until_ms <= now_ms {
-                true => self.free_session(id),
-                false => self.schedule_session(id),
-            }
-            return;
-        }
         if let (Some(until_ms), Some(link)) = (cold.upgrade.deadline_ms(), cold.upgrade.link())
             && until_ms <= now_ms
         {
             self.refuse_candidate(id, link.into());
         }
         let Some(cold) = self.sessions.get_mut(id) else { return };
+        if let Phase::Closing { until_ms, .. } = cold.phase {
+            match until_ms <= now_ms {
+                true => self.free_session(id),
+                false => self.schedule_session(id),
+            }
+            return;
+        }
         if cold.owner.join_by_ms <= now_ms {
             self.close_session(id, DisconnectReason::ForcedServerClose);
             return;
