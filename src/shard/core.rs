@@ -492,14 +492,11 @@ impl Core {
     /// The session's earliest deadline.
     fn session_deadline_ms(&self, id: SessionId) -> Option<u64> {
         let cold = self.sessions.get(id)?;
-        Some(match cold.phase {
-            Phase::Closing { until_ms } => until_ms,
-            Phase::Open => cold
-                .heartbeat
-                .deadline_ms()
-                .min(cold.upgrade.deadline_ms().unwrap_or(u64::MAX))
-                .min(cold.owner.join_by_ms),
-        })
+        let of_phase = match cold.phase {
+            Phase::Closing { until_ms, .. } => until_ms,
+            Phase::Open => cold.heartbeat.deadline_ms().min(cold.owner.join_by_ms),
+        };
+        Some(of_phase.min(cold.upgrade.deadline_ms().unwrap_or(u64::MAX)))
     }
 
     /// Makes sure that the session is looked at by its earliest deadline.
@@ -533,10 +530,17 @@ impl Core {
             return;
         }
         tracing::debug!(target: "stentor::session", sid_slot = id.slot, %reason, "session closes");
-        cold.phase = Phase::Closing { until_ms: self.now_ms + self.config.timings.poll_close };
+        let timings = &self.config.timings;
+        cold.phase = Phase::Closing { until_ms: self.now_ms + timings.poll_close, reason };
         let sockets = std::mem::take(&mut cold.owner.sockets);
-        let candidate = cold.upgrade.link();
-        cold.upgrade = Default::default();
+        // Who was told to move may not poll again: it is told the rest where it moves to.
+        let candidate = match cold.upgrade.is_probed() {
+            true => None,
+            false => std::mem::take(&mut cold.upgrade).link(),
+        };
+        if self.over_by_ms.is_some() {
+            cold.upgrade.hurry(self.now_ms + timings.linger);
+        }
         if let Owner::Engine { endpoint, key } = &cold.owner.owner {
             key.connected.store(false, Ordering::Release);
             let (endpoint, key) = (*endpoint, key.clone());
@@ -574,6 +578,20 @@ impl Core {
             let code = CloseCode::new(reason.close_code()).unwrap_or(CloseCode::NORMAL);
             self.close_websocket(link, code, unsaid);
         }
+    }
+
+    /// The client of a session that ended while it moved has arrived: it is told the rest.
+    pub(crate) fn close_over_candidate(
+        &mut self,
+        id: SessionId,
+        link: LinkId,
+        reason: DisconnectReason,
+    ) {
+        let poll = self.sessions.hot[id.slot as usize].link.replace(link.into());
+        if let Some(poll) = poll {
+            self.answer_poll(poll.into(), wire::fixed::body::NOOP);
+        }
+        self.close_over_websocket(id, reason);
     }
 
     fn close_over_polling(&mut self, id: SessionId, reason: DisconnectReason) {
@@ -639,6 +657,9 @@ impl Core {
         let Some(cold) = self.sessions.remove(id) else { return };
         debug_assert!(cold.owner.sockets.is_empty(), "sockets end before their session");
         self.port.sessions.fetch_sub(1, Ordering::Relaxed);
+        if let Some(candidate) = cold.upgrade.link() {
+            self.close_websocket(candidate.into(), CloseCode::NORMAL, Vec::new());
+        }
         if let Sid::Custom(sid) = cold.sid {
             self.freed_sids.push(sid);
         }
