@@ -237,6 +237,29 @@ fn a_shutdown_waits_for_an_upgrade_no_longer_than_for_a_last_word() {
 }
 
 #[test]
+fn a_slow_reader_has_the_linger_timeout_for_its_last_words() {
+    for (linger, waits, hears) in [(2, 3, 0), (20, 3, 1), (20, 19, 1), (20, 21, 0)] {
+        let reasons = Reasons::default();
+        let faults = Faults { window: 10_000, ..Faults::kind() };
+        let server = server(&reasons).linger_timeout(secs(linger));
+        let mut sim = Sim::new(server, 1, faults).unwrap();
+        let client = connect(&mut sim, Transport::WebSocket);
+        sim.stop_reading(client);
+        sim.handle().emit("large", "x".repeat(100_000)).unwrap();
+        sim.handle().disconnect_sockets(true).unwrap();
+        sim.run_for(secs(waits));
+        assert_eq!(reasons.take(), [DisconnectReason::ServerNamespaceDisconnect]);
+        // From here on it reads, a window at a time.
+        sim.resume_reading(client);
+        sim.run_for(secs(linger) + secs(1));
+        assert_eq!(sim.events(client).len(), hears, "{waits} s of {linger}");
+        let ended = if hears == 1 { State::Disconnected } else { State::Lost };
+        assert_eq!(sim.state(client), ended);
+        assert_eq!(sim.handle().connections(), 0);
+    }
+}
+
+#[test]
 fn a_head_that_drips_is_answered_408_at_the_head_deadline() {
     let mut sim = sim(server(&Reasons::default()));
     let raw = sim.open(None);

@@ -132,6 +132,11 @@ impl ServerBuilder {
         body_timeout: Duration => config.timings.body_timeout = millis;
         /// How long a connection may idle between requests. Default 75 s.
         keep_alive_timeout: Duration => config.timings.keep_alive_timeout = millis;
+        /// How long a peer may take to read our last bytes and to close its side, counted anew
+        /// whenever it takes some; then the connection is cut. Default 2 s. Longer lets slow
+        /// readers have their last words; each then keeps its connection, and what it was to be
+        /// sent, for so long.
+        linger_timeout: Duration => config.timings.linger = millis;
         /// Bytes of a POST body or of a WebSocket message. Default 1 000 000.
         max_http_buffer_size: usize => config.limits.message_bytes = |bytes| bytes;
         /// Bytes of a request head. Default 16 KiB.
@@ -408,6 +413,7 @@ impl ServerBuilder {
             ("head_timeout", timings.head_timeout),
             ("body_timeout", timings.body_timeout),
             ("keep_alive_timeout", timings.keep_alive_timeout),
+            ("linger_timeout", timings.linger),
         ] {
             if value == 0 || value > MAX_WAIT_MS {
                 return bad(format!("{name} must be between 1 ms and 30 days"));

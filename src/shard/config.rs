@@ -99,7 +99,7 @@ pub(crate) struct Timings {
     pub(crate) body_timeout: u64,
     /// Between two requests of one connection. 75 000
     pub(crate) keep_alive_timeout: u64,
-    /// For the peer to read our last bytes and close its side. 2 000
+    /// For the peer to read our last bytes (since it last took some) and close its side. 2 000
     pub(crate) linger: u64,
     /// For a closed polling session to be told so by its next poll. 30 000
     pub(crate) poll_close: u64,
