@@ -11,12 +11,13 @@ use std::sync::atomic::Ordering;
 use bytes::{Buf, BytesMut};
 use smallvec::SmallVec;
 
+use super::Shard;
 use super::app::Tasks;
 use super::core::{Client, Core, DriverOp, NO_TIMER, Owner, Weight};
 use super::link::{After, Destination, HttpPhase, LinkKind, Opening, Reader, Reply, WebSocketLink};
 use super::port::EngineCell;
 use super::request::Request;
-use super::{Shard, TaskKind};
+use super::tasks::TaskKind;
 use crate::DisconnectReason;
 use crate::io::LinkId;
 use crate::protocol::engine_io::{Open, PayloadPacket, RequestError, split};

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::Shard;
 use super::app::{ConnectError, Definition, EngineMessage, Incoming, Tasks};
 use super::core::{Owner, Weight};
 use super::port::{Answer, SocketCell, SocketFacts};
-use super::{Shard, TaskKind};
+use super::tasks::TaskKind;
 use crate::DisconnectReason;
 use crate::protocol::socket_io::{
     self, Args, ArgsError, Complete, PacketError, PacketHead, PacketType, check_payload,

@@ -11,13 +11,14 @@ use bytes::BytesMut;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 
+use super::Shard;
 use super::app::{Guest, LocalFuture, Tasks};
 use super::core::{Core, DriverOp, NO_TIMER, Weight};
 use super::flush::Flush;
 use super::link::{After, Destination, HttpLink, HttpPhase, LinkKind, Reply};
 use super::port::{Counted, Mail};
+use super::tasks::TaskKind;
 use super::timers::TimerKey;
-use super::{Shard, TaskKind};
 use crate::DisconnectReason;
 use crate::io::{Driver, Event, Handoff, LinkId};
 use crate::session::{Beat, Phase, SessionId};
