@@ -155,8 +155,14 @@ impl ServerBuilder {
         max_rooms_per_socket: usize => config.limits.rooms = |count| count;
         /// Acknowledgements that one socket may owe. Default 1 024.
         max_pending_acks: usize => config.limits.pending_acks = |count| count;
-        /// Unfinished async handlers of one client. Default 1 024.
+        /// Unfinished async handlers of one client; they go on when it leaves. Default 1 024. The
+        /// one too many is dropped where it waits, and its client disconnected.
         max_pending_handlers: u32 => config.limits.pending_handlers = |count| count;
+        /// Unfinished async handlers of one shard. Default 262 144. Past it the handlers of
+        /// clients that have left are dropped where they wait, those of the longest gone first;
+        /// when there are none, the client whose handler is one too many is disconnected. As many
+        /// again may be unfinished of `on_disconnecting` and `on_disconnect`.
+        max_pending_handlers_per_shard: u32 => config.limits.tasks = |count| count;
         /// Connections of the whole server (more are answered 503), and sessions of the whole
         /// server (more are refused as forbidden). Default 1 000 000.
         max_connections: usize => config.limits.connections = |count| count;

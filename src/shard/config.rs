@@ -49,9 +49,10 @@ pub(crate) struct Limits {
     pub(crate) pending_acks: usize,
     /// Broadcasts of one shard that may wait for acknowledgements. Default 1 024.
     pub(crate) broadcast_acks: usize,
-    /// Unfinished handlers of one session. Default 1 024.
+    /// Unfinished handlers of one session, gone or not. Default 1 024.
     pub(crate) pending_handlers: u32,
-    /// Unfinished futures of one shard, of sessions that are gone too. Default 262 144.
+    /// Unfinished handlers of one shard, of sessions that are gone too; and as many again of what
+    /// is done about their ends. Default 262 144.
     pub(crate) tasks: u32,
     /// Connections of the whole server, and sessions of the whole server. Default 1 000 000.
     pub(crate) connections: usize,

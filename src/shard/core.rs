@@ -5,6 +5,7 @@
 //! in here through their keys at any time.
 
 use std::collections::{HashSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -15,11 +16,12 @@ use smallvec::SmallVec;
 
 use super::config::{Config, SlowConsumer};
 use super::inbox::Inbox;
-use super::link::{After, LinkKind, Links};
+use super::link::{After, HttpPhase, LinkKind, Links};
 use super::port::{
     AckWaiter, Answer, Broadcast, Counted, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
 };
 use super::request::Request;
+use super::tasks::{Orphans, Pending};
 use super::timers::{TimerKey, Timers, UNSCHEDULED};
 use crate::io::LinkId;
 use crate::protocol::id::{ID_RANDOM_BYTES, Id};
@@ -52,7 +54,8 @@ pub(crate) struct Client {
     pub(crate) assembler: Assembler,
     /// A namespace must be joined by then; `u64::MAX` once one was.
     pub(crate) join_by_ms: u64,
-    pub(crate) pending_handlers: u32,
+    /// Its unfinished handlers, once there was one.
+    pub(crate) pending: Option<Rc<Pending>>,
     pub(crate) timer_tick: u64,
 }
 
@@ -123,6 +126,7 @@ pub(crate) struct Core {
     pub(crate) copied_at: u64,
     pub(crate) timers: Timers,
     pub(crate) inbox: Inbox,
+    pub(crate) orphans: Orphans,
     pub(crate) notices: VecDeque<Notice>,
     pub(crate) driver_ops: Vec<DriverOp>,
     /// Ids of the user's making whose sessions are gone.
@@ -157,6 +161,7 @@ impl Core {
             copied_at: 0,
             timers: Timers::new(now_ms),
             inbox: Inbox::default(),
+            orphans: Orphans::default(),
             notices: VecDeque::new(),
             driver_ops: Vec::new(),
             freed_sids: Vec::new(),
@@ -533,6 +538,9 @@ impl Core {
         let timings = &self.config.timings;
         cold.phase = Phase::Closing { until_ms: self.now_ms + timings.poll_close, reason };
         let sockets = std::mem::take(&mut cold.owner.sockets);
+        if let Some(pending) = &cold.owner.pending {
+            self.orphans.push(pending.clone());
+        }
         // Who was told to move may not poll again: it is told the rest where it moves to.
         let candidate = match cold.upgrade.is_probed() {
             true => None,
@@ -703,6 +711,11 @@ impl Core {
     pub(crate) fn drop_link(&mut self, link: LinkId) {
         if let Some(removed) = self.links.remove(link) {
             drop(removed.counted.then(|| Counted(self.port.clone())));
+            if let LinkKind::Http(http) = removed.kind
+                && let HttpPhase::Deciding(pending) = http.phase
+            {
+                self.orphans.push(pending);
+            }
             self.driver_ops.push(DriverOp::Close(link));
             self.touch();
         }

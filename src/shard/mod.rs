@@ -34,7 +34,7 @@ mod timers;
 pub(crate) mod turn;
 mod websocket;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,7 +43,7 @@ use self::app::{App, LocalFuture, Tasks};
 use self::config::Config;
 use self::core::{Core, Notice};
 use self::port::{Port, Ports, SocketCell};
-use self::tasks::TaskKind;
+use self::tasks::{Counts, TaskOf};
 use crate::protocol::id::Id;
 use crate::session::SessionId;
 
@@ -58,10 +58,8 @@ pub(crate) struct Shard {
     pub(crate) ports: Arc<Ports>,
     /// Futures on their way to the turn's set.
     spawned: RefCell<Vec<LocalFuture<()>>>,
-    /// Unfinished futures of any kind.
-    tasks: Cell<u32>,
-    /// Those among them that a shutdown waits for.
-    last_words: Cell<u32>,
+    /// Unfinished futures.
+    counts: Counts,
 }
 
 impl std::fmt::Debug for Shard {
@@ -118,8 +116,8 @@ impl Shard {
         let port = ports.all()[usize::from(index)].clone();
         let core = Core::new(config.clone(), port.clone(), now_ms, seed);
         let (core, spawned) = (RefCell::new(core), RefCell::default());
-        let (tasks, last_words) = (Cell::new(0), Cell::new(0));
-        Rc::new(Self { core, app, config, port, ports, spawned, tasks, last_words })
+        let counts = Counts::default();
+        Rc::new(Self { core, app, config, port, ports, spawned, counts })
     }
 
     /// Makes this the thread's current shard.
@@ -139,7 +137,7 @@ impl Shard {
                 Some(Notice::EngineGone { endpoint, key, reason }) => {
                     let mut tasks = Tasks::new();
                     self.app.engine_closed(endpoint, &key, reason, &mut tasks);
-                    self.adopt(None, tasks, TaskKind::LastWord);
+                    self.adopt(&TaskOf::End(key.session), tasks);
                 }
             }
         }
@@ -174,7 +172,7 @@ impl Shard {
             self.app.disconnected(&key, reason, &mut tasks);
         }
         self.core.borrow_mut().sockets.remove(socket);
-        self.adopt(Some(session), tasks, TaskKind::LastWord);
+        self.adopt(&TaskOf::End(session), tasks);
     }
 
     /// Where a session id points to: its shard and, if that is this one, the session.

@@ -17,7 +17,7 @@ use super::core::{Core, DriverOp, NO_TIMER, Weight};
 use super::flush::Flush;
 use super::link::{After, Destination, HttpLink, HttpPhase, LinkKind, Reply};
 use super::port::{Counted, Mail};
-use super::tasks::TaskKind;
+use super::tasks::TaskOf;
 use super::timers::TimerKey;
 use crate::DisconnectReason;
 use crate::io::{Driver, Event, Handoff, LinkId};
@@ -99,7 +99,7 @@ impl<D: Driver> Turn<D> {
     fn outcome(&mut self) -> Outcome {
         let mut core = self.shard.core.borrow_mut();
         core.in_turn = false;
-        let idle = core.links.len() == 0 && self.shard.last_words.get() == 0;
+        let idle = core.links.len() == 0 && self.shard.counts.all_is_said();
         let late = core.over_by_ms.is_some_and(|by_ms| core.now_ms >= by_ms);
         if core.is_draining() && (idle || late) && core.notices.is_empty() {
             // Polling clients that did not come back to hear of it.
@@ -386,7 +386,7 @@ impl Shard {
             Destination::Fallback => {
                 let mut tasks = Tasks::new();
                 self.app.fallback(Guest { handoff, bytes, peer, counted }, &mut tasks);
-                self.adopt(None, tasks, TaskKind::LastWord);
+                self.adopt(&TaskOf::Guest, tasks);
             }
         }
     }
@@ -425,7 +425,7 @@ impl Shard {
                 }
                 core.reply_empty(link, 408);
             }
-            HttpPhase::Deciding | HttpPhase::Polling(_) => {}
+            HttpPhase::Deciding(_) | HttpPhase::Polling(_) => {}
         }
     }
 }
