@@ -1,7 +1,7 @@
 //! The sessions of one shard, split by how often they are touched: a broadcast reads and writes
 //! one cache line per recipient ([`Hot`]); everything else is [`Cold`].
 
-use super::{Heartbeat, Outbox, Upgrade};
+use super::{DisconnectReason, Heartbeat, Outbox, Upgrade};
 use crate::protocol::id::Id;
 
 /// A link as the session layer sees it: an opaque name.
@@ -68,6 +68,7 @@ pub(crate) enum Phase {
     /// Over for its user; a polling client is told by its next GET.
     Closing {
         until_ms: u64,
+        reason: DisconnectReason,
     },
 }
 

@@ -1,11 +1,13 @@
 //! The links of one shard: what each connection is doing right now.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use super::request::Request;
+use super::tasks::Pending;
 use super::timers::UNSCHEDULED;
 use crate::io::LinkId;
 use crate::protocol::http::{BodyReader, Connection, Encoding};
@@ -84,7 +86,7 @@ pub(crate) enum HttpPhase {
     /// In the body of a POST.
     Body { session: SessionId, reader: BodyReader, body: Vec<u8> },
     /// `allow_request` is deciding.
-    Deciding,
+    Deciding(Rc<Pending>),
     /// A GET waits for packets of this session.
     Polling(SessionId),
 }

@@ -53,12 +53,31 @@ pub(crate) enum AckWaiter {
 }
 
 /// What a broadcast carries besides its bytes.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Broadcast {
     pub(crate) target: Target,
     pub(crate) volatile: bool,
     /// Id and timeout when every recipient is to acknowledge.
     pub(crate) ack: Option<(u64, u64)>,
+    /// Every shard has it in its mailbox. Before, none may show it to anybody: what somebody says
+    /// upon it would come before it where it is still missing.
+    posted: AtomicBool,
+}
+
+/// A broadcast on its way to the mailboxes, until dropped.
+#[derive(Debug)]
+pub(crate) struct Posting(pub(crate) Arc<Broadcast>);
+
+impl Posting {
+    pub(crate) fn new(target: Target, volatile: bool, ack: Option<(u64, u64)>) -> Self {
+        Self(Arc::new(Broadcast { target, volatile, ack, posted: AtomicBool::new(false) }))
+    }
+}
+
+impl Drop for Posting {
+    fn drop(&mut self) {
+        self.0.posted.store(true, Ordering::Release);
+    }
 }
 
 /// A change for all sockets of a target.
@@ -135,6 +154,14 @@ impl Mail {
             | Self::EmitWithAck { frames, .. }
             | Self::EngineSend { frames, .. } => frames.len(),
             _ => 0,
+        }
+    }
+
+    /// Whether it may be read: a broadcast is in all mailboxes first.
+    pub(crate) fn is_posted(&self) -> bool {
+        match self {
+            Self::Broadcast { broadcast, .. } => broadcast.posted.load(Ordering::Acquire),
+            _ => true,
         }
     }
 
