@@ -10,6 +10,7 @@ mod commands;
 mod compare;
 mod connect;
 mod contest;
+mod crew;
 mod floor;
 mod gate;
 mod idle;
@@ -25,6 +26,7 @@ mod system;
 mod target;
 mod tour;
 mod wire;
+mod worker;
 
 use std::io;
 use std::process::ExitCode;
@@ -66,6 +68,9 @@ enum Command {
     Serve(serve::Serve),
     /// Run the floor: a bare sender without a protocol, with the contract's outside.
     Floor(floor::Options),
+    /// Some of the clients of a run; started by the other commands.
+    #[command(hide = true)]
+    Worker,
 }
 
 /// Why a run did not end well.
@@ -88,10 +93,39 @@ enum Failure {
     Descriptors { clients: u32, limit: u64 },
     #[error("no descriptors are left after {0} clients: raise the limit (ulimit -n)")]
     DescriptorsAt(u32),
+    #[error("the whole system has no descriptors left after {0} clients: raise fs.file-max")]
+    SystemDescriptorsAt(u32),
+    #[error(
+        "{clients} clients do not fit into {workers} processes that may open {limit} descriptors \
+         each, {needed} in all are needed and about {possible} clients are possible: raise the \
+         hard limit (ulimit -Hn, or LimitNOFILE of the service), or give more --workers \
+         ({most} at most)",
+        most = load::workers::WORKERS_MAX
+    )]
+    Workers { clients: u32, workers: u32, limit: u64, needed: u64, possible: u64 },
+    #[error(
+        "{clients} clients of {server} need as many source ports, and there are {ports}: only a \
+         server on 127.0.0.0/8 is reached from more than one address. About {possible} clients \
+         are possible: widen net.ipv4.ip_local_port_range, or give more servers (--url)"
+    )]
+    Ports { clients: u64, server: std::net::SocketAddr, ports: u32, possible: u64 },
+    #[error(
+        "no source port is left after {0} connections: those that were closed stay taken for a \
+         minute, so wait, or widen net.ipv4.ip_local_port_range"
+    )]
+    PortsAt(u32),
+    #[error("worker {number} (process {pid}) has failed: {why}")]
+    Worker { number: usize, pid: u32, why: String },
+    #[error("the command that this worker belongs to is gone")]
+    Leaderless,
+    #[error("the server falls behind the rate: {0} messages are outstanding")]
+    Behind(usize),
     #[error("worse than the baseline: {0}")]
     Regression(String),
     #[error("interrupted")]
     Interrupted,
+    #[error("interrupted when {ready} of {clients} clients were in: there are no results yet")]
+    InterruptedAt { ready: u32, clients: u32 },
 }
 
 impl Failure {
@@ -133,5 +167,6 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Gate(options) => gate::run(options),
         Command::Serve(options) => serve::run(options),
         Command::Floor(options) => floor::run(options),
+        Command::Worker => worker::run(),
     }
 }
