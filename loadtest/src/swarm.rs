@@ -172,7 +172,8 @@ impl Swarm {
             poll,
             events: Events::with_capacity(1024),
             clients: Vec::new(),
-            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            // Not zero, so that its memory is there before the clients'.
+            buffer: vec![0xff; READ_BYTES].into_boxed_slice(),
             reply: Vec::new(),
             unsent: HashMap::new(),
             transport: Transport::default(),

@@ -120,6 +120,10 @@ impl Link {
             }
         }
         self.outbox.drain(..sent);
+        // Large messages are rare; between them nothing is kept.
+        if self.outbox.is_empty() && self.outbox.capacity() > READ_BYTES {
+            self.outbox = Vec::new();
+        }
         Ok(self.outbox.is_empty())
     }
 
@@ -167,7 +171,6 @@ impl Link {
                 Ok(0) => return Ok(Heard::Ended),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Large messages are rare; between them nothing is kept.
                     if self.inbox.is_empty() && self.inbox.capacity() > READ_BYTES {
                         self.inbox = Vec::new();
                     }
