@@ -135,10 +135,19 @@ pub(crate) fn answer(ack: u64, payload: &[u8]) -> Vec<u8> {
 /// A number at the start of `bytes`, and what follows it.
 #[inline]
 pub(crate) fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    /// So many always fit; no server of the contract sends more.
+    const DIGITS_MAX: usize = 19;
     let mut value = 0_u64;
     let mut at = 0;
-    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|d| *d < 10) {
-        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+    for byte in bytes {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        if at == DIGITS_MAX {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
         at += 1;
     }
     (at > 0).then(|| (value, &bytes[at..]))
