@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::Failure;
 use crate::contest::Spread;
 use crate::crew::Crew;
-use crate::latency::{Latency, Percentiles};
-use crate::load::Plan;
+use crate::latency::Percentiles;
+use crate::load::{Plan, Window};
 use crate::measure::Process;
 use crate::report::Generator;
 use crate::runner::{self, Common, Setup};
@@ -92,22 +92,23 @@ fn rounds(
     clients: u32,
     length: Duration,
 ) -> Result<Connects, Failure> {
+    let mut seen = Window::default();
     let base = runner::memory_of(crew.processes())?;
     // The first round warms up.
     round(crew, servers, clients)?;
-    crew.seen()?;
+    crew.collect(&mut seen)?;
+    seen.clear();
     let live = runner::live_line();
     let (mut made, mut lost, mut connecting) = (Vec::new(), Vec::new(), Duration::ZERO);
     let (started, own_before) = (Instant::now(), runner::each(crew.processes())?);
     let (mut own_idle, mut memory) = (Duration::ZERO, base);
-    let mut latency = Latency::default();
     while made.is_empty() || started.elapsed() < length && !crate::system::interrupted() {
         let round = match round(crew, servers, clients) {
             // The rounds so far are the result.
             Err(Failure::InterruptedAt { .. }) if !made.is_empty() => break,
             round => round?,
         };
-        latency.add(&crew.seen()?.connect);
+        crew.collect(&mut seen)?;
         made.push(round.made_ns / f64::from(clients));
         lost.push(round.lost_ns / f64::from(clients));
         memory = memory.max(round.memory);
@@ -124,7 +125,7 @@ fn rounds(
         per_second: connections as f64 / connecting.as_secs_f64().max(1e-6),
         ns: (!servers.is_empty()).then(|| Spread::of(made)),
         close_ns: (!servers.is_empty()).then(|| Spread::of(lost)),
-        latency: latency.percentiles(),
+        latency: seen.connect.percentiles(),
         interrupted: crate::system::interrupted(),
         generator: Generator::new(shares, memory, memory.saturating_sub(base), clients),
     })

@@ -56,7 +56,7 @@ impl Crew {
         });
         let role = match theirs.len() {
             0 => Role::Alone,
-            _ => Role::Leader(Workers::start(&jobs.collect::<Vec<_>>())?),
+            _ => Role::Leader(Box::new(Workers::start(&jobs.collect::<Vec<_>>())?)),
         };
         let mut swarm = Swarm::seated(targets, seat(&own, 0), move |who| own.rooms_of(who))?;
         swarm.transport = transport;
@@ -127,16 +127,18 @@ impl Crew {
         &mut self,
         length: Duration,
         tell: impl FnMut(u64),
-    ) -> Result<Window, Failure> {
+    ) -> Result<&Window, Failure> {
         self.load.run(&mut self.swarm, length, tell)?;
-        Ok(std::mem::take(&mut self.load.window))
+        Ok(&self.load.window)
     }
 
-    /// What was seen outside of a run, since the last one.
-    pub(crate) fn seen(&mut self) -> Result<Window, Failure> {
+    /// Adds what was seen outside of a run, since the last call, to `seen`.
+    pub(crate) fn collect(&mut self, seen: &mut Window) -> Result<(), Failure> {
         self.load.order(&mut self.swarm, |_| Order::Tell, |_| Ok(()))?;
         self.load.collect();
-        Ok(std::mem::take(&mut self.load.window))
+        seen.add(&self.load.window);
+        self.load.window.clear();
+        Ok(())
     }
 
     /// Answers heartbeats for a while, and nothing else.
@@ -154,7 +156,7 @@ impl Crew {
 pub(crate) fn progress_bar(clients: u32) -> ProgressBar {
     let target = ProgressDrawTarget::stderr_with_hz(10);
     let bar = ProgressBar::with_draw_target(Some(clients.into()), target);
-    let style = ProgressStyle::with_template("connecting {bar:40} {pos}/{len} {per_sec}");
+    let style = ProgressStyle::with_template("connecting {bar:30} {pos}/{len} {per_sec}");
     bar.set_style(style.expect("invariant: a valid template"));
     bar
 }

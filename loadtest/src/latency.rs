@@ -59,6 +59,11 @@ impl Latency {
         self.0.add(&other.0).expect("invariant: equal bounds");
     }
 
+    /// Forgets everything, in place.
+    pub(crate) fn clear(&mut self) {
+        self.0.reset();
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -20,7 +20,7 @@ use crate::swarm::{Client, Phase, Swarm, Work};
 use crate::system::{interrupted, now};
 use broadcasts::{Broadcasts, Receipt};
 use echoes::{Due, Echoes};
-use link::{Heard, Link, Order, Report};
+use link::{Heard, Link, Order, Report, Sight};
 use workers::Workers;
 
 /// How messages are paced.
@@ -181,6 +181,22 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// Begins anew in the same memory: histograms are large, and a run is to need no more of it
+    /// than was there before its clients.
+    pub(crate) fn clear(&mut self) {
+        let counts = [
+            &mut self.broadcasts,
+            &mut self.operations,
+            &mut self.echoes,
+            &mut self.connections,
+            &mut self.reads,
+            &mut self.backlog,
+        ];
+        counts.into_iter().for_each(|count| *count = 0);
+        let latencies = [&mut self.latency, &mut self.last, &mut self.echo, &mut self.connect];
+        latencies.into_iter().for_each(Latency::clear);
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         self.broadcasts += other.broadcasts;
         self.operations += other.operations;
@@ -205,7 +221,7 @@ pub(crate) enum Role {
     /// All clients live here.
     Alone,
     /// Paces the broadcasts; most clients live elsewhere.
-    Leader(Workers),
+    Leader(Box<Workers>),
     Follower(Follower),
 }
 
@@ -301,7 +317,7 @@ impl Load {
         length: Duration,
         tell: impl FnMut(u64),
     ) -> Result<(), Failure> {
-        self.window = Window::default();
+        self.window.clear();
         self.order(swarm, |_| Order::Prepare, |_| Ok(()))?;
         let started = now();
         if let Role::Leader(workers) = &mut self.role {
@@ -516,11 +532,11 @@ impl Load {
         }
     }
 
-    /// The windows of the workers, once they have been told.
+    /// Adds what workers have told since the last time.
     pub(crate) fn collect(&mut self) {
-        let Role::Leader(workers) = &mut self.role else { return };
-        for window in workers.take_windows() {
-            self.window.add(&window);
+        if let Role::Leader(workers) = &mut self.role {
+            self.window.add(&workers.window);
+            workers.window.clear();
         }
     }
 
@@ -565,9 +581,18 @@ impl Load {
         follower.link.say(report)
     }
 
+    /// Hands over what was counted, and begins anew.
+    pub(crate) fn hand_over(&mut self) -> Result<(), Failure> {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.link.say(&Sight::Window(&self.window))?;
+        }
+        self.window.clear();
+        Ok(())
+    }
+
     /// Forgets what was counted, before a run.
     pub(crate) fn prepare(&mut self) {
-        self.window = Window::default();
+        self.window.clear();
         if let Role::Follower(follower) = &mut self.role {
             follower.over = false;
         }

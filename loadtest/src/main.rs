@@ -126,6 +126,8 @@ enum Failure {
     Interrupted,
     #[error("interrupted when {ready} of {clients} clients were in: there are no results yet")]
     InterruptedAt { ready: u32, clients: u32 },
+    #[error("interrupted in the warm-up: there are no results yet")]
+    InterruptedWarming,
 }
 
 impl Failure {

@@ -149,6 +149,9 @@ pub(crate) fn run(command: &'static str, plan: Plan, common: &Common) -> Result<
     crew.ramp()?;
     let ramp_seconds = ramping.elapsed().as_secs_f64();
     crew.run(warmup, |_| {})?;
+    if crate::system::interrupted() {
+        return Err(Failure::InterruptedWarming);
+    }
 
     let own = crew.processes().to_vec();
     let mut watch = Watch::new(&own, &servers)?;
@@ -174,7 +177,7 @@ pub(crate) fn run(command: &'static str, plan: Plan, common: &Common) -> Result<
         generator: Generator::new(shares, memory, memory.saturating_sub(base), plan.clients),
         server: cost,
         series: watch.samples,
-        ..Report::new(command, &common.url.join(", "), &plan, seconds, &window)
+        ..Report::new(command, &common.url.join(", "), &plan, seconds, window)
     };
     report::publish(&report, &common.output)
 }

@@ -71,6 +71,11 @@ pub(crate) struct Client {
     pub(crate) phase: Phase,
 }
 
+/// A client may cost a kibibyte. What it holds for a moment (half a frame, bytes that its socket
+/// did not take) comes on top, what a run remembers of it is some words more.
+const CLIENT_BYTES_MAX: usize = 1_024;
+const _: () = assert!(2 * (size_of::<Client>() + size_of::<Polling>()) < CLIENT_BYTES_MAX);
+
 /// What the clients do once they are in the namespace.
 pub(crate) trait Work {
     /// A Socket.IO packet for client `who`: `2…` an event, `3…` an acknowledgement. Bytes put

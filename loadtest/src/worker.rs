@@ -60,9 +60,9 @@ fn serve(job: Job, load: &mut Load) -> Result<(), Failure> {
                 }
                 Order::Go(started) => {
                     load.follow(&mut swarm, started)?;
-                    tell(load)?;
+                    load.hand_over()?;
                 }
-                Order::Tell => tell(load)?,
+                Order::Tell => load.hand_over()?,
                 // These are taken as they are heard.
                 Order::Flights(_) | Order::Over => {}
             }
@@ -89,10 +89,4 @@ fn grow(swarm: &mut Swarm, load: &mut Load, clients: u32) -> Result<(), Failure>
     grown.and(latest)?;
     load.report(&Report::Ready(swarm.ready))?;
     load.report(&Report::Answer)
-}
-
-/// Hands over what was counted, and begins anew.
-fn tell(load: &mut Load) -> Result<(), Failure> {
-    let window = std::mem::take(&mut load.window);
-    load.report(&Report::Window(Box::new(window)))
 }

@@ -62,6 +62,12 @@ pub(crate) enum Report {
     Fault(String),
 }
 
+/// A [`Report::Window`] that need not be owned to be told.
+#[derive(Serialize)]
+pub(crate) enum Sight<'w> {
+    Window(&'w Window),
+}
+
 /// One end.
 pub(crate) struct Link {
     stream: UnixStream,
@@ -219,6 +225,23 @@ mod tests {
             assert_eq!(next, Some(number));
         }
         assert!(one.flush().unwrap());
+    }
+
+    #[test]
+    fn a_window_arrives_as_it_was() {
+        let (mut one, mut other) = pair();
+        let mut window = Window { operations: 7, ..Window::default() };
+        (0..5_000).for_each(|us| window.last.record(us * 997_000));
+        one.say(&Sight::Window(&window)).unwrap();
+        let heard = loop {
+            match other.hear().unwrap() {
+                Heard::Message(Report::Window(heard)) => break heard,
+                Heard::Nothing => drop(one.flush().unwrap()),
+                Heard::Message(_) | Heard::Ended => panic!("no window"),
+            }
+        };
+        assert_eq!(heard.operations, 7);
+        assert_eq!(heard.last.percentiles().p90_us, window.last.percentiles().p90_us);
     }
 
     #[test]

@@ -24,12 +24,13 @@ struct Worker {
     operations: u64,
     /// It still has to carry out an order.
     owes: bool,
-    window: Option<Box<Window>>,
     heard: Instant,
 }
 
 pub(crate) struct Workers {
     all: Vec<Worker>,
+    /// What they have told of, together.
+    pub(super) window: Window,
     /// Deliveries that are told of by workers: a sign of life.
     pub(super) signs: u64,
 }
@@ -37,7 +38,7 @@ pub(crate) struct Workers {
 impl Workers {
     /// Starts this very program once per job.
     pub(crate) fn start(jobs: &[Job]) -> Result<Self, Failure> {
-        let mut workers = Self { all: Vec::new(), signs: 0 };
+        let mut workers = Self { all: Vec::new(), window: Window::default(), signs: 0 };
         let program = std::env::current_exe().map_err(Failure::io("find this program"))?;
         for job in jobs {
             let (ours, theirs) = UnixStream::pair().map_err(Failure::io("make a link"))?;
@@ -54,7 +55,6 @@ impl Workers {
                 ready: 0,
                 operations: 0,
                 owes: false,
-                window: None,
                 heard: Instant::now(),
             });
             workers.all.last_mut().map_or(Ok(()), |worker| worker.link.say(job))?;
@@ -136,10 +136,13 @@ impl Workers {
             worker.link.flush()?;
             loop {
                 match worker.link.hear::<Report>()? {
-                    Heard::Message(report) => worker.report(index, report, &mut |sighting| {
-                        self.signs += 1;
-                        landed(sighting)
-                    })?,
+                    Heard::Message(report) => {
+                        let landed = &mut |sighting| {
+                            self.signs += 1;
+                            landed(sighting)
+                        };
+                        worker.report(index, report, &mut self.window, landed)?;
+                    }
                     Heard::Nothing => break,
                     Heard::Ended => return Err(worker.lost(index)),
                 }
@@ -159,11 +162,6 @@ impl Workers {
             None => Ok(()),
         }
     }
-
-    /// The windows that have come since they were asked for.
-    pub(crate) fn take_windows(&mut self) -> impl Iterator<Item = Box<Window>> {
-        self.all.iter_mut().filter_map(|worker| worker.window.take())
-    }
 }
 
 impl Worker {
@@ -171,6 +169,7 @@ impl Worker {
         &mut self,
         index: usize,
         report: Report,
+        window: &mut Window,
         landed: &mut impl FnMut(Sighting) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         self.heard = Instant::now();
@@ -183,7 +182,10 @@ impl Worker {
                     landed(sighting)?;
                 }
             }
-            Report::Window(window) => (self.window, self.owes) = (Some(window), false),
+            Report::Window(seen) => {
+                self.owes = false;
+                window.add(&seen);
+            }
             Report::Fault(why) => return Err(self.failed(index, why)),
         }
         Ok(())
