@@ -58,7 +58,7 @@ impl Crew {
             0 => Role::Alone,
             _ => Role::Leader(Box::new(Workers::start(&jobs.collect::<Vec<_>>())?)),
         };
-        let mut swarm = Swarm::seated(targets, seat(&own, 0), move |who| own.rooms_of(who))?;
+        let mut swarm = Swarm::new(targets, seat(&own, 0), move |who| own.rooms_of(who))?;
         swarm.transport = transport;
         let mut processes = vec![Process::itself().map_err(Failure::io("read /proc"))?];
         if let Role::Leader(workers) = &role {

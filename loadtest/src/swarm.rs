@@ -27,6 +27,7 @@ use polling::Polling;
 
 /// How clients connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Transport {
     #[default]
     Websocket,
@@ -153,17 +154,8 @@ pub(crate) struct Swarm {
 }
 
 impl Swarm {
-    /// All clients of a run against one server.
-    pub(crate) fn new(
-        target: Target,
-        rooms: impl Fn(u32) -> Option<String> + 'static,
-    ) -> Result<Self, Failure> {
-        let seat = Seat { publishers: 1, ..Seat::default() };
-        Self::seated(vec![target], seat, rooms)
-    }
-
     /// Some clients of a run; `rooms` says what client `who` of them joins on its way in.
-    pub(crate) fn seated(
+    pub(crate) fn new(
         targets: Vec<Target>,
         seat: Seat,
         rooms: impl Fn(u32) -> Option<String> + 'static,

@@ -40,7 +40,7 @@ fn load(job: &Job, link: Link) -> Load {
 /// Carries out orders until the leader goes.
 fn serve(job: Job, load: &mut Load) -> Result<(), Failure> {
     let share = job.share;
-    let mut swarm = Swarm::seated(job.targets, job.seat, move |who| share.rooms_of(who))?;
+    let mut swarm = Swarm::new(job.targets, job.seat, move |who| share.rooms_of(who))?;
     swarm.transport = job.transport;
     if let Role::Follower(follower) = &load.role {
         swarm.watch(follower.link.fd())?;
