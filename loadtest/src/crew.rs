@@ -218,7 +218,11 @@ fn fit(plan: &Plan, transport: Transport, asked: Option<u32>, limit: u64) -> Res
         let needed = descriptors(&whole, transport);
         let room = limit.saturating_sub(DESCRIPTORS_SPARE) / each(plan, transport);
         let possible = (room * u64::from(workers)).saturating_sub(plan.churn.ceil() as u64);
-        Failure::Workers { clients: plan.clients, workers, limit, needed, possible }
+        let hint = match workers < most {
+            true => format!(", or take more --workers ({most} at most)"),
+            false => String::new(),
+        };
+        Failure::Workers { clients: plan.clients, workers, limit, needed, possible, hint }
     })
 }
 
@@ -297,8 +301,10 @@ mod tests {
         let why = |asked, limit| fit(&plan, WEBSOCKET, asked, limit).unwrap_err().to_string();
         let few = why(Some(2), 20_000);
         assert!(few.contains("2 processes") && few.contains("about 39872 clients"), "{few}");
+        assert!(few.contains("more --workers (64 at most)"), "{few}");
         let most = why(None, 1_064);
         assert!(most.contains("64 processes") && most.contains("about 64000 clients"), "{most}");
+        assert!(!most.contains("--workers"), "{most}");
         assert!(why(Some(65), 20_000).contains("between 1 and 64"));
     }
 

@@ -83,6 +83,8 @@ enum Failure {
     Usage(String),
     #[error("cannot {0}: {1}")]
     Io(&'static str, #[source] io::Error),
+    #[error("cannot reach {0}: {1}")]
+    Unreachable(std::net::SocketAddr, #[source] io::Error),
     #[error("the server: {0}")]
     Server(String),
     #[error("the server broke the contract: {0}")]
@@ -101,11 +103,9 @@ enum Failure {
     #[error(
         "{clients} clients do not fit into {workers} processes that may open {limit} descriptors \
          each, {needed} in all are needed and about {possible} clients are possible: raise the \
-         hard limit (ulimit -Hn, or LimitNOFILE of the service), or give more --workers \
-         ({most} at most)",
-        most = load::workers::WORKERS_MAX
+         hard limit (ulimit -Hn, or LimitNOFILE of the service){hint}"
     )]
-    Workers { clients: u32, workers: u32, limit: u64, needed: u64, possible: u64 },
+    Workers { clients: u32, workers: u32, limit: u64, needed: u64, possible: u64, hint: String },
     #[error(
         "{clients} clients of {server} need as many source ports, and there are {ports}: only a \
          server on 127.0.0.0/8 is reached from more than one address. About {possible} clients \

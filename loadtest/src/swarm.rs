@@ -357,12 +357,25 @@ impl Swarm {
         let sent = match stream.write(bytes) {
             Ok(sent) => sent,
             Err(error) if is_not_yet(&error) => 0,
-            Err(error) => return Err(Failure::io("send")(error)),
+            Err(error) => return Err(self.failed(who, "send", error)),
         };
         if sent < bytes.len() {
             self.unsent.insert(who, bytes[sent..].to_vec());
         }
         Ok(())
+    }
+
+    #[cold]
+    fn failed(&self, who: u32, what: &'static str, error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::TimedOut => {
+                Failure::Unreachable(self.targets[self.server_of(who)].address, error)
+            }
+            _ => Failure::io(what)(error),
+        }
     }
 
     /// Wakes the next [`turn`](Self::turn) after `wait`, with more precision than its timeout has.
@@ -427,7 +440,7 @@ impl Swarm {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                     return self.ended(who, work);
                 }
-                Err(error) => return Err(Failure::io("receive")(error)),
+                Err(error) => return Err(self.failed(who, "receive", error)),
             };
             work.received();
             let kept = std::mem::take(&mut client.partial);
