@@ -134,15 +134,22 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(config: Arc<Config>, port: Arc<Port>, now_ms: u64, seed: [u8; 32]) -> Self {
+    /// `most`: connections there will be at most, as far as is known.
+    pub(crate) fn new(
+        config: Arc<Config>,
+        port: Arc<Port>,
+        most: usize,
+        now_ms: u64,
+        seed: [u8; 32],
+    ) -> Self {
         Self {
             config,
             port,
             now_ms,
             rng: StdRng::from_seed(seed),
-            links: Links::default(),
-            sessions: Sessions::new(),
-            sockets: Sockets::new(),
+            links: Links::new(most),
+            sessions: Sessions::new(most),
+            sockets: Sockets::new(most),
             acks: Acks::new(),
             log: Log::new(),
             room_tails: Vec::new(),

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use super::request::Request;
 use super::timers::UNSCHEDULED;
 use crate::io::LinkId;
+use crate::memory;
 use crate::protocol::http::{BodyReader, Connection, Encoding};
 use crate::protocol::websocket::Decoder;
 use crate::session::{LinkKey, SessionId};
@@ -165,17 +166,24 @@ impl Link {
 }
 
 /// Links by the driver's indices.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Links {
     links: Vec<Link>,
     live: usize,
+    /// Links there will be at most, as far as is known.
+    most: usize,
 }
 
 impl Links {
+    /// `most`: links there will be at most, as far as is known; see [`memory`].
+    pub(crate) fn new(most: usize) -> Self {
+        Self { links: Vec::new(), live: 0, most }
+    }
+
     pub(crate) fn insert(&mut self, id: LinkId, kind: LinkKind) {
         let index = id.index as usize;
         while self.links.len() <= index {
-            self.links.push(Link::new(u32::MAX, LinkKind::Vacant));
+            memory::push(&mut self.links, Link::new(u32::MAX, LinkKind::Vacant), self.most);
         }
         debug_assert!(matches!(self.links[index].kind, LinkKind::Vacant), "links are not reused");
         self.links[index] = Link::new(id.generation, kind);
