@@ -82,6 +82,8 @@ pub(crate) struct Counters {
     pub(crate) overflowed: u64,
     /// Sends offered to the driver.
     pub(crate) sends: u64,
+    /// Sessions that broadcasts were queued for, each time anew.
+    pub(crate) deliveries: u64,
 }
 
 /// How a packet behaves when the outbox is full.
@@ -319,6 +321,7 @@ impl Core {
             self.overflow(session, range, Weight::Event);
         }
         self.log.release(range.chunk);
+        self.counters.deliveries += reached as u64;
         if !self.dirty.is_empty() {
             self.touch();
         }

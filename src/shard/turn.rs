@@ -28,6 +28,13 @@ use crate::wire::fixed;
 /// Letters read in one turn; the rest waits for what the driver has.
 const LETTERS_PER_TURN: usize = 1024;
 
+/// Deliveries of broadcasts after which a turn reads no more letters: some ten milliseconds, which
+/// is long enough for everybody else. Fewer would have the same clients sent to more often.
+const DELIVERIES_PER_TURN: u64 = 1 << 20;
+
+/// Deadlines seen to in one turn. Only a server that stood still has more.
+const DEADLINES_PER_TURN: usize = 4096;
+
 /// After accepting failed, it is tried again this much later.
 const ACCEPT_RETRY_MS: u64 = 100;
 
@@ -50,6 +57,7 @@ pub(crate) struct Turn<D> {
     flush: Flush,
     /// Mail that was taken in and not read yet.
     mail: VecDeque<Mail>,
+    /// Deadlines that have passed and were not seen to yet.
     fired: Vec<(TimerKey, u64)>,
 }
 
@@ -115,6 +123,7 @@ impl<D: Driver> Turn<D> {
         let pending = !core.dirty.is_empty()
             || !core.outgoing.is_empty()
             || !self.mail.is_empty()
+            || !self.fired.is_empty()
             || !core.notices.is_empty()
             || !core.resumed.is_empty()
             || !core.driver_ops.is_empty()
@@ -193,9 +202,14 @@ impl<D: Driver> Turn<D> {
         if self.mail.is_empty() {
             self.shard.port.take(&mut self.mail);
         }
+        let deliveries = |turn: &Self| turn.shard.core.borrow().counters.deliveries;
+        let before = deliveries(self);
         for _ in 0..LETTERS_PER_TURN {
             let Some(letter) = self.mail.pop_front() else { break };
             self.read(letter);
+            if deliveries(self) - before >= DELIVERIES_PER_TURN {
+                break;
+            }
         }
     }
 
@@ -248,10 +262,14 @@ impl<D: Driver> Turn<D> {
         let now_ms = {
             let mut core = self.shard.core.borrow_mut();
             let now_ms = core.now_ms;
-            core.timers.expire(now_ms, &mut fired);
+            // One after the other: what is due now must not overtake what was due before.
+            if fired.is_empty() {
+                core.timers.expire(now_ms, &mut fired);
+            }
             now_ms
         };
-        for (key, tick) in fired.drain(..) {
+        let rest = fired.len().saturating_sub(DEADLINES_PER_TURN);
+        for (key, tick) in fired.drain(rest..) {
             match key {
                 TimerKey::Accept => {
                     self.shard.core.borrow_mut().driver_ops.push(DriverOp::ResumeAccepting);
@@ -264,6 +282,10 @@ impl<D: Driver> Turn<D> {
                     self.shard.link_deadline(LinkId { index, generation }, tick);
                 }
             }
+        }
+        if rest == 0 {
+            // A burst's room is not kept for good.
+            fired.shrink_to(DEADLINES_PER_TURN);
         }
         self.fired = fired;
         self.shard.core.borrow_mut().expire_acks();
