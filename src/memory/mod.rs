@@ -6,7 +6,7 @@
 //! is not memory: that comes page by page as entries are written.
 
 /// Tables of up to this many entries double, so that a small server stays small.
-const DOUBLED_MAX: usize = 32 * 1024;
+const DOUBLED_MAX: usize = 16 * 1024;
 
 /// The most that room is made for ahead of time.
 const ROOM_MAX: usize = 4 * 1024 * 1024;
