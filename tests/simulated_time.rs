@@ -502,6 +502,23 @@ fn an_acknowledgement_that_does_not_come_times_out() {
     assert!(lasted >= secs(3) && lasted < secs(3) + SLACK, "{lasted:?}");
 }
 
+#[test]
+fn everybody_is_pinged_when_all_are_due_at_once() {
+    // More than the deadlines of one turn.
+    const CLIENTS: usize = 5000;
+    let at_once = Faults { delay: Duration::ZERO..=Duration::ZERO, ..Faults::kind() };
+    let mut sim = Sim::new(server(&Reasons::default()), 1, at_once).unwrap();
+    let clients: Vec<Client> =
+        (0..CLIENTS).map(|_| sim.connect(ConnectOptions::default())).collect();
+    sim.run_for(secs(24));
+    sim.run_for(secs(1) + SLACK);
+    assert!(clients.iter().all(|&client| sim.pings(client).len() == 1), "once");
+    let first = sim.pings(clients[0])[0];
+    assert!(clients.iter().all(|&client| sim.pings(client)[0] - first < SLACK), "and in time");
+    sim.run_for(secs(21));
+    assert!(clients.iter().all(|&client| sim.state(client) == State::Connected));
+}
+
 fn websocket_request(target: &str) -> Vec<u8> {
     format!(
         "GET {target} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

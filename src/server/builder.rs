@@ -164,7 +164,8 @@ impl ServerBuilder {
         /// again may be unfinished of `on_disconnecting` and `on_disconnect`.
         max_pending_handlers_per_shard: u32 => config.limits.tasks = |count| count;
         /// Connections of the whole server (more are answered 503), and sessions of the whole
-        /// server (more are refused as forbidden). Default 1 000 000.
+        /// server (more are refused as forbidden). Default 1 000 000. A shard with more than 16 384
+        /// takes address space (not memory) for its share of them, some 450 bytes each.
         max_connections: usize => config.limits.connections = |count| count;
         /// Messages that may wait for one shard. Default 65 536.
         max_mail: usize => config.limits.mail = |count| count;

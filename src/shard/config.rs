@@ -63,6 +63,15 @@ pub(crate) struct Limits {
     pub(crate) mail_bytes: usize,
 }
 
+impl Limits {
+    /// Connections that one of so many shards may have to hold: its share, and an eighth more, for
+    /// nobody deals them out evenly.
+    pub(crate) fn connections_of(&self, shards: usize) -> usize {
+        let share = self.connections / shards.max(1);
+        share.saturating_add(share / 8)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -86,6 +86,8 @@ pub(crate) struct Counters {
     pub(crate) overflowed: u64,
     /// Sends offered to the driver.
     pub(crate) sends: u64,
+    /// Sessions that broadcasts were queued for, each time anew.
+    pub(crate) deliveries: u64,
 }
 
 /// How a packet behaves when the outbox is full.
@@ -140,15 +142,22 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(config: Arc<Config>, port: Arc<Port>, now_ms: u64, seed: [u8; 32]) -> Self {
+    /// `most`: connections there will be at most, as far as is known.
+    pub(crate) fn new(
+        config: Arc<Config>,
+        port: Arc<Port>,
+        most: usize,
+        now_ms: u64,
+        seed: [u8; 32],
+    ) -> Self {
         Self {
             config,
             port,
             now_ms,
             rng: StdRng::from_seed(seed),
-            links: Links::default(),
-            sessions: Sessions::new(),
-            sockets: Sockets::new(),
+            links: Links::new(most),
+            sessions: Sessions::new(most),
+            sockets: Sockets::new(most),
             acks: Acks::new(),
             log: Log::new(),
             room_tails: Vec::new(),
@@ -320,6 +329,7 @@ impl Core {
             self.overflow(session, range, Weight::Event);
         }
         self.log.release(range.chunk);
+        self.counters.deliveries += reached as u64;
         if !self.dirty.is_empty() {
             self.touch();
         }

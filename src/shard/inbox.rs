@@ -5,7 +5,8 @@
 //! broadcast is read by nobody before all shards have it. So of two messages that a client gets,
 //! the one whose sending had ended when the other's began comes first, whoever sent them where; and
 //! so does the one that the other's sender had seen. A shard that is more than
-//! [`LETTERS_PER_TURN`] letters behind reads on in its next turns and does not keep this promise.
+//! [`LETTERS_PER_TURN`] letters or [`DELIVERIES_PER_TURN`] behind reads on in its next turns and
+//! does not keep this promise.
 //!
 //! Letters for the turn (connections, a shutdown) are set aside; who posts mail and how, the
 //! [`port`](super::port) knows. Tests: below and `tests/order.rs`.
@@ -20,6 +21,10 @@ use crate::socket::{SocketId, Target};
 /// Letters read in one turn; the rest waits until what they caused has begun to be sent.
 const LETTERS_PER_TURN: usize = 1024;
 
+/// Deliveries of broadcasts after which a turn reads no more letters: some ten milliseconds, which
+/// is long enough for everybody else. Fewer would have the same clients sent to more often.
+const DELIVERIES_PER_TURN: u64 = 1 << 20;
+
 /// Mail that the shard has in its hands.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
@@ -31,6 +36,8 @@ pub(crate) struct Inbox {
     for_turn: VecDeque<Mail>,
     /// How many may still be read in this turn.
     left: usize,
+    /// The count of deliveries at which this turn reads no more.
+    deliveries_max: u64,
 }
 
 impl Inbox {
@@ -80,6 +87,7 @@ impl Core {
     /// Reads the mail that waits, as a new turn may.
     pub(super) fn open_mail(&mut self) {
         self.inbox.left = LETTERS_PER_TURN;
+        self.inbox.deliveries_max = self.counters.deliveries + DELIVERIES_PER_TURN;
         self.catch_up();
     }
 
@@ -99,6 +107,9 @@ impl Core {
                     self.touch();
                 }
                 letter => self.read(letter),
+            }
+            if self.counters.deliveries >= self.inbox.deliveries_max {
+                self.inbox.left = 0;
             }
         }
     }

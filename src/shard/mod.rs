@@ -114,7 +114,8 @@ impl Shard {
         seed: [u8; 32],
     ) -> Rc<Self> {
         let port = ports.all()[usize::from(index)].clone();
-        let core = Core::new(config.clone(), port.clone(), now_ms, seed);
+        let most = config.limits.connections_of(ports.all().len());
+        let core = Core::new(config.clone(), port.clone(), most, now_ms, seed);
         let (core, spawned) = (RefCell::new(core), RefCell::default());
         let counts = Counts::default();
         Rc::new(Self { core, app, config, port, ports, spawned, counts })

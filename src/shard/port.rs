@@ -389,7 +389,6 @@ pub(crate) struct TypeMap(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 /// What every copy of a socket's key shares. A socket's table entry lives on its shard; this may
 /// outlive it.
 pub(crate) struct SocketCell {
-    pub(crate) port: Arc<Port>,
     pub(crate) ports: Arc<Ports>,
     pub(crate) id: SocketId,
     pub(crate) name: Id,
@@ -398,6 +397,8 @@ pub(crate) struct SocketCell {
     pub(crate) request: Arc<Request>,
     pub(crate) auth: Option<Box<str>>,
     pub(crate) connected: AtomicBool,
+    /// Among `ports`: a million of these are kept, and a number is smaller than a reference.
+    shard: u16,
     pub(crate) ack_timeout_ms: u32,
     data: Mutex<Option<Box<TypeMap>>>,
 }
@@ -428,7 +429,7 @@ pub(crate) struct SocketFacts {
 impl SocketCell {
     pub(crate) fn new(facts: SocketFacts) -> Self {
         Self {
-            port: facts.port,
+            shard: facts.port.index(),
             ports: facts.ports,
             id: facts.id,
             name: facts.name,
@@ -440,6 +441,11 @@ impl SocketCell {
             ack_timeout_ms: u32::try_from(facts.ack_timeout_ms).unwrap_or(u32::MAX),
             data: Mutex::new(None),
         }
+    }
+
+    /// The outside of the socket's shard.
+    pub(crate) fn port(&self) -> &Arc<Port> {
+        &self.ports.ports[usize::from(self.shard)]
     }
 
     pub(crate) fn set_data<T: Send + Sync + 'static>(&self, value: T) -> Option<Arc<T>> {

@@ -25,6 +25,9 @@ use crate::session::{Beat, Phase, SessionId};
 use crate::socket::Expired;
 use crate::wire::fixed;
 
+/// Deadlines seen to in one turn. Only a server that stood still has more.
+const DEADLINES_PER_TURN: usize = 4096;
+
 /// After accepting failed, it is tried again this much later.
 const ACCEPT_RETRY_MS: u64 = 100;
 
@@ -45,6 +48,7 @@ pub(crate) struct Turn<D> {
     pub(crate) driver: D,
     tasks: FuturesUnordered<LocalFuture<()>>,
     flush: Flush,
+    /// Deadlines that have passed and were not seen to yet.
     fired: Vec<(TimerKey, u64)>,
 }
 
@@ -110,6 +114,7 @@ impl<D: Driver> Turn<D> {
         let pending = !core.dirty.is_empty()
             || !core.outgoing.is_empty()
             || !core.inbox.is_empty()
+            || !self.fired.is_empty()
             || !core.notices.is_empty()
             || !core.resumed.is_empty()
             || !core.driver_ops.is_empty()
@@ -242,10 +247,14 @@ impl<D: Driver> Turn<D> {
         let now_ms = {
             let mut core = self.shard.core.borrow_mut();
             let now_ms = core.now_ms;
-            core.timers.expire(now_ms, &mut fired);
+            // One after the other: what is due now must not overtake what was due before.
+            if fired.is_empty() {
+                core.timers.expire(now_ms, &mut fired);
+            }
             now_ms
         };
-        for (key, tick) in fired.drain(..) {
+        let rest = fired.len().saturating_sub(DEADLINES_PER_TURN);
+        for (key, tick) in fired.drain(rest..) {
             match key {
                 TimerKey::Accept => {
                     self.shard.core.borrow_mut().driver_ops.push(DriverOp::ResumeAccepting);
@@ -258,6 +267,10 @@ impl<D: Driver> Turn<D> {
                     self.shard.link_deadline(LinkId { index, generation }, tick);
                 }
             }
+        }
+        if rest == 0 {
+            // A burst's room is not kept for good.
+            fired.shrink_to(DEADLINES_PER_TURN);
         }
         self.fired = fired;
         self.shard.core.borrow_mut().expire_acks();
