@@ -65,9 +65,9 @@ fn text(made_with: &Setting, counts: &[(String, u64)]) -> String {
          # Lines may be changed by hand. A budget that goes up wants its reason in the commit.\n\
          #\n\
          # The counts are of the code that this compiler makes for this target, with this C\n\
-         # library's memcpy, as this valgrind runs them on a CPU with AVX2. With others they differ,\n\
-         # mostly by less than is tolerated, sometimes by more: every case is judged all the same,\n\
-         # and what differs is told. What to do then: benches/README.md.\n\n"
+         # library's memcpy, as this valgrind runs them on a CPU with AVX2. With others they\n\
+         # differ, mostly by less than is tolerated, sometimes by more: every case is judged all\n\
+         # the same, and what differs is told. What to do then: benches/README.md.\n\n"
     );
     let Setting { rustc, target, valgrind, libc } = made_with;
     let _ = writeln!(text, "[made_with]");
