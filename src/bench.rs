@@ -150,7 +150,7 @@ impl Rooms {
     /// A namespace with this many sockets, each of a session of its own.
     #[must_use]
     pub fn new(members: usize) -> Self {
-        let mut sockets = Sockets::new();
+        let mut sockets = Sockets::new(members);
         let namespace = sockets.namespace_or_new("/", true);
         let mut rooms = Self { sockets, ids: Vec::new(), namespace };
         for member in 0..members {
