@@ -143,6 +143,8 @@ fn machine() -> Result<String, Failure> {
     let name = text.lines().find(|line| line.starts_with("model name")).and_then(value);
     let cores = text.lines().filter(|line| line.starts_with("processor")).count();
     let kernel = answer("uname", &["-sr"], "a kernel is wanted")?;
+    // Its release without what the distributor added.
+    let kernel = kernel.split('-').next().unwrap_or_default();
     let name = name.unwrap_or_else(|| "a processor without a name".to_owned());
     Ok(format!("{name}, {cores} cores, {}", kernel.trim()))
 }
