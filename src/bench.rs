@@ -8,9 +8,11 @@
 //! ```text
 //! unmask, decode_frame, encode_frame     websocket
 //! split_payload, write_payload           engine_io
-//! read_head, read_args, encode_event     socket_io
+//! read_head, read_args, read_ack_head    socket_io
+//! encode_event, encode_ack               socket_io
 //! event_frames                           wire: all of an emit but its queueing
 //! parse_request                          http
+//! Rooms                                  the tables of sockets and rooms
 //! ```
 
 use bytes::Bytes;
@@ -21,6 +23,7 @@ use crate::protocol::engine_io::{PayloadPacket, PayloadWriter, split};
 use crate::protocol::http::{HeadLimits, parse_head};
 use crate::protocol::socket_io;
 use crate::protocol::websocket::{self, Decoder, Event, Opcode, push_head};
+use crate::socket::{SocketId, Sockets};
 use crate::wire;
 
 /// Attachments that a packet may announce.
@@ -72,15 +75,14 @@ pub fn split_payload(body: &mut [u8]) -> Option<usize> {
 }
 
 /// Appends packets, each with its type digit, as a polling body.
-pub fn write_payload(out: &mut Vec<u8>, packets: &[&[u8]]) {
+pub fn write_payload<'p>(out: &mut Vec<u8>, packets: impl Iterator<Item = &'p [u8]>) {
     let mut payload = PayloadWriter::new(out);
-    packets.iter().for_each(|packet| payload.packet(packet));
+    packets.for_each(|packet| payload.packet(packet));
 }
 
-/// Appends the data of binary messages as a polling body.
-pub fn write_binary_payload(out: &mut Vec<u8>, messages: &[&[u8]]) {
-    let mut payload = PayloadWriter::new(out);
-    messages.iter().for_each(|data| payload.binary(data));
+/// Appends the data of one binary message as a polling body.
+pub fn write_binary_payload(out: &mut Vec<u8>, data: &[u8]) {
+    PayloadWriter::new(out).binary(data);
 }
 
 /// Reads the head and the name of an event; where the arguments begin, and the name's length.
@@ -89,6 +91,12 @@ pub fn read_head(packet: &[u8]) -> Option<(usize, usize)> {
     let head = socket_io::decode_head(packet, ATTACHMENTS_MAX).ok()?;
     let name = socket_io::event_name(&packet[head.payload_at..]).ok()?;
     Some((head.payload_at, name.len()))
+}
+
+/// Reads the head of an acknowledgement; its id.
+#[must_use]
+pub fn read_ack_head(packet: &[u8]) -> Option<u64> {
+    socket_io::decode_head(packet, ATTACHMENTS_MAX).ok()?.id
 }
 
 /// Deserialises the arguments of an event from its payload.
@@ -107,6 +115,16 @@ pub fn encode_event<T: Serialize + ?Sized>(
     socket_io::encode_event(out, "/", None, event, args, attachments).ok().map(drop)
 }
 
+/// Appends an acknowledgement of the namespace `/` as a packet, without any frame.
+pub fn encode_ack<T: Serialize + ?Sized>(
+    out: &mut Vec<u8>,
+    id: u64,
+    args: &T,
+    attachments: &mut Vec<Bytes>,
+) -> Option<()> {
+    socket_io::encode_ack(out, "/", id, args, attachments).ok().map(drop)
+}
+
 /// Encodes an event of the namespace `/` down to its frames, as an emit does; their length.
 #[must_use]
 pub fn event_frames<T: Serialize + ?Sized>(event: &str, args: &T) -> Option<usize> {
@@ -117,4 +135,68 @@ pub fn event_frames<T: Serialize + ?Sized>(event: &str, args: &T) -> Option<usiz
 #[must_use]
 pub fn parse_request(bytes: &[u8]) -> Option<usize> {
     parse_head(bytes, &HeadLimits::default()).ok()?.map(|head| head.len)
+}
+
+/// Sockets and rooms of one namespace: everybody is in the room `all`, every second socket in
+/// `half`, every tenth in `tenth`. Sockets are named by the order in which they came.
+#[derive(Debug)]
+pub struct Rooms {
+    sockets: Sockets<()>,
+    ids: Vec<SocketId>,
+    namespace: u32,
+}
+
+impl Rooms {
+    /// A namespace with this many sockets, each of a session of its own.
+    #[must_use]
+    pub fn new(members: usize) -> Self {
+        let mut sockets = Sockets::new(members);
+        let namespace = sockets.namespace_or_new("/", true);
+        let mut rooms = Self { sockets, ids: Vec::new(), namespace };
+        for member in 0..members {
+            let id = rooms.come(member as u32);
+            rooms.ids.push(id);
+            rooms.join(member, "all");
+            if member.is_multiple_of(2) {
+                rooms.join(member, "half");
+            }
+            if member.is_multiple_of(10) {
+                rooms.join(member, "tenth");
+            }
+        }
+        rooms
+    }
+
+    fn come(&mut self, session: u32) -> SocketId {
+        let id = self.sockets.reserve();
+        self.sockets.insert(id, session, self.namespace, ());
+        self.sockets.connect(id);
+        id
+    }
+
+    /// A socket joins a room.
+    pub fn join(&mut self, member: usize, room: &str) {
+        self.sockets.join(self.ids[member], room);
+    }
+
+    /// A socket leaves a room.
+    pub fn leave(&mut self, member: usize, room: &str) {
+        self.sockets.leave(self.ids[member], room);
+    }
+
+    /// One socket more comes, joins rooms, and goes.
+    pub fn come_and_go(&mut self, rooms: &[String]) {
+        let id = self.come(0);
+        rooms.iter().for_each(|room| self.sockets.join(id, room));
+        self.sockets.silence(id);
+        self.sockets.remove(id);
+    }
+
+    /// How many sockets a target reaches.
+    pub fn reach(&mut self, rooms: &[Box<str>], except: &[Box<str>]) -> usize {
+        let mut reached = 0;
+        let nobody = |_: &str, _: &Sockets<()>| None;
+        self.sockets.for_each(self.namespace, rooms, except, nobody, |_, _| reached += 1);
+        reached
+    }
 }
