@@ -6,7 +6,7 @@
 //! no benchmark wants. [`Kernel`] lends the drivers as they are, with their rules.
 //!
 //! ```text
-//! unmask, decode_frame, encode_frame     websocket
+//! unmask, Reader, {decode,encode}_frame  websocket
 //! split_payload, write_payload           engine_io
 //! read_head, read_args, encode_event     socket_io
 //! event_frames                           wire: all of an emit but its queueing
@@ -65,6 +65,30 @@ pub fn decode_frame(bytes: &mut [u8]) -> Option<usize> {
     match Decoder::server().next(bytes, &mut at, MESSAGE_BYTES_MAX) {
         Ok(Some(Event::Text(text))) => Some(text.len()),
         _ => None,
+    }
+}
+
+/// What reads one connection's frames.
+#[derive(Debug)]
+pub struct Reader(Decoder);
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self(Decoder::server())
+    }
+}
+
+impl Reader {
+    /// Reads all text messages that are whole; how many bytes they were with their frames.
+    pub fn read(&mut self, bytes: &mut [u8], mut text: impl FnMut(&[u8])) -> Option<usize> {
+        let mut at = 0;
+        loop {
+            match self.0.next(bytes, &mut at, MESSAGE_BYTES_MAX) {
+                Ok(Some(Event::Text(payload))) => text(payload),
+                Ok(None) => return Some(at),
+                _ => return None,
+            }
+        }
     }
 }
 
