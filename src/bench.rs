@@ -27,7 +27,7 @@ use crate::io::mio::Mio;
 #[cfg(target_os = "linux")]
 use crate::io::uring::{Config, Uring};
 use crate::io::wake::WakeEdge;
-use crate::io::{Driver, Event as IoEvent, LinkId, SendOp, Short};
+use crate::io::{Bytes as SendBytes, Driver, Event as IoEvent, LinkId, SendOp, Short};
 use crate::protocol::engine_io::{PayloadPacket, PayloadWriter, split};
 use crate::protocol::http::{HeadLimits, parse_head};
 use crate::protocol::socket_io;
@@ -200,7 +200,7 @@ impl<'b> Batch<'b> {
     /// Adds a send.
     #[inline]
     pub fn push(&mut self, link: Link, bytes: &'b [u8]) {
-        self.0.push(SendOp { link: link.0, bytes });
+        self.0.push(SendOp { link: link.0, bytes: SendBytes::One(bytes) });
     }
 }
 

@@ -7,23 +7,42 @@ use clap::{Args, ValueEnum};
 
 use crate::Failure;
 use crate::contest::{self, Case, Contest, Driver, Kind, Line, Rules};
+use crate::floor::Io;
+use crate::load::Pace;
+use crate::swarm::Transport;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     /// What is measured.
     #[arg(long, value_enum, default_value_t = Kind::Fanout)]
     kind: Kind,
-    #[arg(long, default_value_t = 1_000)]
-    clients: u32,
-    /// Bytes of each message's text.
-    #[arg(long, default_value_t = 64)]
-    payload: usize,
-    /// Messages outstanding; several values are measured one after the other.
+    /// Clients of each server; several values are measured one after the other.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000])]
+    clients: Vec<u32>,
+    /// Bytes of each message's text; several values are measured one after the other.
+    #[arg(long, value_delimiter = ',', default_values_t = [64])]
+    payload: Vec<usize>,
+    /// Measures all sizes in the same rounds, and compares each server with itself at the first.
+    #[arg(long)]
+    together: bool,
+    /// Closed loop: messages outstanding; several values are measured one after the other.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16])]
     window: Vec<u32>,
+    /// Open loop: broadcasts (or echoes) a second, the same for every server.
+    #[arg(long, conflicts_with = "window")]
+    rate: Option<f64>,
+    /// Open loop at this share of what the slowest of the servers sustains, 16 outstanding.
+    #[arg(long, conflicts_with_all = ["window", "rate"])]
+    load: Option<f64>,
     /// Drivers of stentor to measure.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Driver::Uring])]
     driver: Vec<Driver>,
+    /// How stentor's clients connect; the floor's always by WebSocket.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Transport::Websocket])]
+    transport: Vec<Transport>,
+    /// Shards of stentor, all of them on the servers' core.
+    #[arg(long, value_delimiter = ',', default_values_t = [1])]
+    shards: Vec<usize>,
     /// Also measure the floor without coalescing and on epoll.
     #[arg(long)]
     all_floors: bool,
@@ -108,31 +127,18 @@ pub(crate) fn peers(options: &PeerOptions) -> Result<(), Failure> {
     })
 }
 
+/// Adds further servers to a size of a contest.
+type More<'m> = dyn Fn(&mut Contest<'_>) -> Result<(), Failure> + 'm;
+
 fn run(
     options: &Options,
     more: impl Fn(&mut Contest<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let Options { kind, clients, payload, .. } = *options;
-    let first = options.window.first().copied().unwrap_or(1);
-    if clients == 0 || options.window.contains(&0) {
-        return Err(Failure::Usage("at least one client and one message outstanding".to_owned()));
-    }
-    let case = Case { kind, clients, payload, window: first };
-    let mut contest = Contest::new(case, &options.rules);
-    contest.floor("floor io_uring", "uring", "coalesced")?;
-    if options.all_floors {
-        contest.floor("floor io_uring, single sends", "uring", "single")?;
-        contest.floor("floor epoll", "epoll", "coalesced")?;
-        contest.floor("floor epoll, single sends", "epoll", "single")?;
-    }
-    for driver in &options.driver {
-        contest.stentor(*driver)?;
-    }
-    more(&mut contest)?;
-    contest.connect()?;
-    for &window in &options.window {
-        let lines = contest.measure(window)?;
-        tell(options, &contest.case(), &lines)?;
+    let (sizes, paces) = (options.sizes()?, options.paces()?);
+    let contests: Vec<&[Case]> =
+        if options.together { vec![&sizes] } else { sizes.chunks(1).collect() };
+    for sizes in contests {
+        hold(options, sizes, &paces, &more)?;
         if crate::system::interrupted() {
             break;
         }
@@ -140,13 +146,91 @@ fn run(
     Ok(())
 }
 
-fn tell(options: &Options, case: &Case, lines: &[Line]) -> Result<(), Failure> {
+/// One contest of the floor, stentor and whoever else, at some sizes.
+fn hold(options: &Options, sizes: &[Case], paces: &[Pace], more: &More<'_>) -> Result<(), Failure> {
+    let [first, others @ ..] = sizes else { return Ok(()) };
+    let mut contest = Contest::new(&options.rules, *first);
+    enter(options, &mut contest, more)?;
+    for &case in others {
+        contest.size(case);
+        enter(options, &mut contest, more)?;
+    }
+    contest.connect()?;
+    if let Some(share) = options.load {
+        let rate = share * contest.sustained(SATURATING_WINDOW)?;
+        let pace = Pace::Rate(rate);
+        return tell(options, pace, sizes, &contest.measure(pace)?);
+    }
+    for &pace in paces {
+        let lines = contest.measure(pace)?;
+        tell(options, pace, sizes, &lines)?;
+        if crate::system::interrupted() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What saturates a server without making it wait for the slowest client.
+const SATURATING_WINDOW: u32 = 16;
+
+fn enter(options: &Options, contest: &mut Contest<'_>, more: &More<'_>) -> Result<(), Failure> {
+    contest.base()?;
+    if options.all_floors {
+        contest.floor("floor io_uring, single sends", "uring", "single")?;
+        match options.rules.floor {
+            Io::Uring => contest.floor("floor epoll", "epoll", "coalesced")?,
+            Io::Epoll => contest.floor("floor io_uring", "uring", "coalesced")?,
+        }
+        contest.floor("floor epoll, single sends", "epoll", "single")?;
+    }
+    for &transport in &options.transport {
+        for &shards in &options.shards {
+            for &driver in &options.driver {
+                contest.stentor(driver, shards, transport)?;
+            }
+        }
+    }
+    more(contest)
+}
+
+impl Options {
+    fn sizes(&self) -> Result<Vec<Case>, Failure> {
+        if self.clients.contains(&0) || self.shards.contains(&0) {
+            return Err(Failure::Usage("at least one client and one shard".to_owned()));
+        }
+        let of = |&clients| {
+            let payloads = self.payload.iter();
+            payloads.map(move |&payload| Case::websocket(self.kind, clients, payload))
+        };
+        Ok(self.clients.iter().flat_map(of).collect())
+    }
+
+    fn paces(&self) -> Result<Vec<Pace>, Failure> {
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        match (self.rate, self.load) {
+            (Some(rate), _) if !positive(rate) => {
+                Err(Failure::Usage(format!("{rate} messages a second are no rate")))
+            }
+            (_, Some(load)) if !positive(load) || load > 1.0 => {
+                Err(Failure::Usage(format!("{load} is no share between 0 and 1")))
+            }
+            (Some(rate), _) => Ok(vec![Pace::Rate(rate)]),
+            _ if self.window.contains(&0) => {
+                Err(Failure::Usage("at least one message outstanding".to_owned()))
+            }
+            _ => Ok(self.window.iter().map(|&window| Pace::Window(window)).collect()),
+        }
+    }
+}
+
+fn tell(options: &Options, pace: Pace, sizes: &[Case], lines: &[Line]) -> Result<(), Failure> {
     if !options.json {
-        contest::print(case, &options.rules, lines);
+        contest::print(pace, &options.rules, sizes, lines);
         return Ok(());
     }
     for line in lines {
-        let object = serde_json::json!({ "case": case, "result": line });
+        let object = serde_json::json!({ "case": sizes[line.group], "pace": pace, "result": line });
         println!("{object}");
     }
     Ok(())

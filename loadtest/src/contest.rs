@@ -2,21 +2,26 @@
 //!
 //! A machine's speed drifts by tens of percent over minutes, so a cost alone says little. Here all
 //! servers are up at once, each with its own clients, and short slices go round among them; what
-//! counts is the ratio of a server's cost to the first one's (the floor's) in the same round.
+//! counts is the ratio of a server's cost to the floor's in the same round. Several sizes may take
+//! part together: then each server's cost is also compared with its own at the first size.
+
+pub(crate) mod clients;
+mod table;
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
+use crate::floor::Io;
 use crate::latency::{Latency, Percentiles};
-use crate::load::{Load, Pace, Plan};
-use crate::measure::{Cpu, Process};
-use crate::runner::{cpu, ramp};
+use crate::load::Pace;
+use crate::measure::Cpu;
 use crate::server::Server;
-use crate::swarm::Swarm;
+use crate::swarm::Transport;
+use clients::{Clients, Order};
+pub(crate) use table::print;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Driver {
@@ -37,10 +42,10 @@ impl Driver {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Rules {
     /// Rounds; each measures every server once.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) rounds: u32,
     /// Milliseconds of one measurement.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) slice: u64,
     /// Core of the servers.
     #[arg(long, default_value_t = 0)]
@@ -48,6 +53,9 @@ pub(crate) struct Rules {
     /// Core of the generator.
     #[arg(long, default_value_t = 1)]
     pub(crate) core: usize,
+    /// What the floor stands on; epoll where io_uring is forbidden.
+    #[arg(long, value_enum, default_value_t = Io::Uring)]
+    pub(crate) floor: Io,
 }
 
 /// What is measured.
@@ -58,57 +66,65 @@ pub(crate) enum Kind {
     Echo,
 }
 
-/// One measurement: a kind, a size, a window.
+/// One size: how many clients of which kind, and how much text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Case {
     pub(crate) kind: Kind,
     pub(crate) clients: u32,
     pub(crate) payload: usize,
-    pub(crate) window: u32,
+    pub(crate) transport: Transport,
 }
 
 impl Case {
-    pub(crate) fn plan(&self) -> Plan {
-        let pace = Pace::Window(self.window);
-        match self.kind {
-            Kind::Fanout => Plan::fanout(self.clients, self.payload, pace),
-            Kind::Echo => Plan::echo(self.clients, self.payload, pace),
-        }
+    pub(crate) const fn websocket(kind: Kind, clients: u32, payload: usize) -> Self {
+        Self { kind, clients, payload, transport: Transport::Websocket }
     }
 
-    pub(crate) fn name(&self) -> String {
+    pub(crate) fn name(&self, pace: Pace) -> String {
         let kind = match self.kind {
             Kind::Fanout => "fan-out",
             Kind::Echo => "echo",
         };
-        let Self { clients, payload, window, .. } = self;
-        format!("{kind}, {clients} clients, {payload} B, {window} outstanding")
+        let pace = match pace {
+            Pace::Window(window) => format!("{window} outstanding"),
+            Pace::Rate(rate) => format!("{rate:.0} a second"),
+        };
+        let Self { clients, payload, .. } = self;
+        format!("{kind}, {clients} clients, {payload} B, {pace}")
     }
 }
 
-/// One server under comparison.
-pub(crate) struct Contestant {
+/// One server under comparison, with clients once they are connected.
+struct Contestant {
     name: String,
+    /// Before the server: they end first, or they would complain of its end.
+    clients: Option<Clients>,
     server: Server,
-    swarm: Swarm,
-    load: Load,
+    case: Case,
+    /// Sizes are numbered; the first contestant of a size is its floor.
+    group: usize,
     rounds: Vec<Round>,
-    latency: Latency,
-    last: Latency,
 }
 
 /// One measured slice.
+#[derive(Debug, Serialize, Deserialize)]
 struct Round {
     cost: Cpu,
     operations: u64,
     reads: u64,
     seconds: f64,
     generator_ns: u64,
+    latency: Latency,
+    last: Latency,
 }
 
 impl Round {
     fn ns(&self) -> f64 {
         self.cost.total_ns() as f64 / self.operations.max(1) as f64
+    }
+
+    fn last_p99(&self) -> f64 {
+        self.last.percentiles().p99_us as f64
     }
 }
 
@@ -116,10 +132,14 @@ impl Round {
 #[derive(Debug, Serialize)]
 pub(crate) struct Line {
     pub(crate) name: String,
+    /// Which size, counted from 0.
+    pub(crate) group: usize,
     /// Server CPU per delivery or echo.
     pub(crate) ns: Spread,
-    /// To the floor of the same round.
+    /// To the floor of the same size and round.
     pub(crate) ratio: Spread,
+    /// To the same server at the first size, in the same round.
+    pub(crate) growth: Option<Spread>,
     pub(crate) user_ns: f64,
     pub(crate) system_ns: f64,
     pub(crate) softirq_ns: f64,
@@ -127,6 +147,8 @@ pub(crate) struct Line {
     pub(crate) per_read: f64,
     pub(crate) latency: Percentiles,
     pub(crate) last_recipient: Option<Percentiles>,
+    /// The 99th percentile of the time to the last recipient, to the floor's of the same round.
+    pub(crate) last_ratio: Option<Spread>,
     pub(crate) server_share: f64,
     pub(crate) generator_share: f64,
 }
@@ -148,198 +170,199 @@ impl Spread {
         };
         Self { p10: at(0.1), median: at(0.5), p90: at(0.9) }
     }
+
+    /// Of what one has in relation to another in the same round.
+    fn of_pairs(ours: &[Round], theirs: &[Round], value: fn(&Round) -> f64) -> Self {
+        Self::of(ours.iter().zip(theirs).map(|(it, base)| value(it) / value(base)).collect())
+    }
 }
 
-/// A contest: the first contestant is the one the others are compared with.
+/// A contest. Sizes are begun with [`Contest::size`]; the first server added to a size is the one
+/// that the others of that size are compared with.
 pub(crate) struct Contest<'r> {
-    case: Case,
     rules: &'r Rules,
+    sizes: Vec<Case>,
     all: Vec<Contestant>,
 }
 
 impl<'r> Contest<'r> {
-    pub(crate) fn new(case: Case, rules: &'r Rules) -> Self {
-        Self { case, rules, all: Vec::new() }
+    pub(crate) fn new(rules: &'r Rules, first: Case) -> Self {
+        Self { rules, sizes: vec![first], all: Vec::new() }
+    }
+
+    /// Begins another size: servers added from now on have clients as `case` says.
+    pub(crate) fn size(&mut self, case: Case) {
+        self.sizes.push(case);
+    }
+
+    fn case(&self) -> Case {
+        *self.sizes.last().expect("invariant: begun with one")
+    }
+
+    /// Adds the floor that the others are compared with.
+    pub(crate) fn base(&mut self) -> Result<(), Failure> {
+        match self.rules.floor {
+            Io::Uring => self.floor("floor io_uring", "uring", "coalesced"),
+            Io::Epoll => self.floor("floor epoll", "epoll", "coalesced"),
+        }
     }
 
     /// Adds a floor, on `uring` or `epoll`, with `coalesced` or `single` sends.
     pub(crate) fn floor(&mut self, name: &str, io: &str, sends: &str) -> Result<(), Failure> {
-        let (core, payload) = (self.rules.server_core.to_string(), self.case.payload.to_string());
+        let (core, payload) = (self.rules.server_core.to_string(), self.case().payload.to_string());
         let floor = ["floor", "--port", "0", "--io", io, "--sends", sends];
         let rest = ["--core", &core, "--payload", &payload];
-        self.add(name, Server::ourselves(&[&floor[..], &rest].concat())?)
+        let server = Server::ourselves(&[&floor[..], &rest].concat())?;
+        // It knows one transport; a server that polls is compared with it all the same.
+        let case = Case { transport: Transport::Websocket, ..self.case() };
+        self.add(name, case, server)
     }
 
-    /// Adds stentor.
-    pub(crate) fn stentor(&mut self, driver: Driver) -> Result<(), Failure> {
-        let (name, driver) = driver.names();
-        let core = self.rules.server_core.to_string();
-        self.add(name, Server::ourselves(&stentor_arguments(driver, &core))?)
+    /// Adds stentor, its clients by WebSocket or polling; all shards share the servers' core.
+    pub(crate) fn stentor(
+        &mut self,
+        driver: Driver,
+        shards: usize,
+        transport: Transport,
+    ) -> Result<(), Failure> {
+        let (mut name, driver) = (driver.names().0.to_owned(), driver.names().1);
+        if shards > 1 {
+            name += &format!(", {shards} shards");
+        }
+        if transport == Transport::Polling {
+            name += ", polling";
+        }
+        let (core, shards) = (self.rules.server_core.to_string(), shards.to_string());
+        let server = Server::ourselves(&stentor_arguments(driver, &shards, &core))?;
+        self.add(&name, Case { transport, ..self.case() }, server)
     }
 
     /// Adds a program that serves the contract, on the servers' core.
     pub(crate) fn program(&mut self, name: &str, mut command: Command) -> Result<(), Failure> {
         crate::server::on_core(&mut command, self.rules.server_core);
-        self.add(name, Server::start(command)?)
+        let server = Server::start(command)?;
+        self.add(name, self.case(), server)
     }
 
     /// Adds a server that runs already.
     pub(crate) fn running(&mut self, name: &str, url: &str, pid: u32) -> Result<(), Failure> {
-        self.add(name, Server::running(url, pid)?)
+        let server = Server::running(url, pid)?;
+        self.add(name, self.case(), server)
     }
 
-    fn add(&mut self, name: &str, server: Server) -> Result<(), Failure> {
-        let plan = self.case.plan();
-        let swarm = Swarm::new(server.target.clone(), move |who| plan.rooms_of(who))?;
+    fn add(&mut self, name: &str, case: Case, server: Server) -> Result<(), Failure> {
+        if self.all.len() == CONTESTANTS_MAX {
+            let why = format!("more than {CONTESTANTS_MAX} servers at once: take fewer sizes");
+            return Err(Failure::Usage(why));
+        }
         self.all.push(Contestant {
             name: name.to_owned(),
             server,
-            swarm,
-            load: Load::new(plan),
+            case,
+            group: self.sizes.len() - 1,
+            clients: None,
             rounds: Vec::new(),
-            latency: Latency::default(),
-            last: Latency::default(),
         });
         Ok(())
     }
 
     /// Connects everybody, once.
     pub(crate) fn connect(&mut self) -> Result<(), Failure> {
-        crate::system::pin(self.rules.core)?;
-        crate::runner::prepare(self.case.clients * self.all.len() as u32)?;
+        crate::runner::prepare(0)?;
         for contestant in &mut self.all {
-            ramp(&mut contestant.swarm, self.case.clients, &mut contestant.load)?;
+            let Contestant { server, case, .. } = contestant;
+            contestant.clients = Some(Clients::connect(server, case, self.rules.core)?);
         }
         Ok(())
     }
 
-    /// Holds the rounds with a window.
-    pub(crate) fn measure(&mut self, window: u32) -> Result<Vec<Line>, Failure> {
-        let own = Process::itself().map_err(Failure::io("read /proc"))?;
-        let slice = Duration::from_millis(self.rules.slice);
-        self.case.window = window;
-        let plan = self.case.plan();
-        for contestant in &mut self.all {
-            contestant.load.set_pace(plan.broadcast, plan.echo);
-            contestant.rounds.clear();
-            (contestant.latency, contestant.last) = (Latency::default(), Latency::default());
-        }
+    /// Holds the rounds at one pace.
+    pub(crate) fn measure(&mut self, pace: Pace) -> Result<Vec<Line>, Failure> {
+        self.rounds(pace, self.rules.rounds)?;
+        Ok(self.all.iter().map(|contestant| self.line(contestant)).collect())
+    }
+
+    /// How many broadcasts or echoes a second the slowest of all sustains, `window` outstanding.
+    pub(crate) fn sustained(&mut self, window: u32) -> Result<f64, Failure> {
+        self.rounds(Pace::Window(window), SATURATING_ROUNDS)?;
+        let slowest = self.all.iter().map(|contestant| {
+            let count: u64 = contestant.rounds.iter().map(|round| round.operations).sum();
+            let seconds: f64 = contestant.rounds.iter().map(|round| round.seconds).sum();
+            let each = match contestant.case.kind {
+                Kind::Fanout => contestant.case.clients,
+                Kind::Echo => 1,
+            };
+            count as f64 / seconds / f64::from(each)
+        });
+        Ok(slowest.fold(f64::INFINITY, f64::min))
+    }
+
+    fn rounds(&mut self, pace: Pace, rounds: u32) -> Result<(), Failure> {
+        let slice = self.rules.slice;
+        let order = Order { pace, warmup_ms: slice / 8, slice_ms: slice };
+        self.all.iter_mut().for_each(|contestant| contestant.rounds.clear());
         let live = crate::runner::live_line();
-        for number in 0..self.rules.rounds as usize {
+        let count = self.all.len();
+        for number in 0..rounds as usize {
             // Each round begins with another one, so that no one always runs after the same one.
-            let count = self.all.len();
             for index in 0..count {
                 let contestant = &mut self.all[(number + index) % count];
-                let name = &contestant.name;
-                live.set_message(format!("{}: round {}, {name}", self.case.name(), number + 1));
-                let round = contestant.round(&own, slice)?;
-                contestant.rounds.push(round);
+                let Contestant { name, case, .. } = contestant;
+                live.set_message(format!("{}: round {}, {name}", case.name(pace), number + 1));
+                let clients = contestant.clients.as_mut().expect("invariant: connected before");
+                contestant.rounds.push(clients.measure(order)?);
             }
             if crate::system::interrupted() {
                 break;
             }
         }
         live.finish_and_clear();
-        let Some(base) = self.all.first() else { return Ok(Vec::new()) };
-        Ok(self.all.iter().map(|contestant| contestant.line(base)).collect())
+        Ok(())
     }
 
-    pub(crate) fn case(&self) -> Case {
-        self.case
-    }
-}
-
-/// The arguments of `loadtest serve` for one shard on one core.
-pub(crate) fn stentor_arguments<'a>(driver: &'a str, core: &'a str) -> [&'a str; 10] {
-    ["serve", "--quiet", "--port", "0", "--shards", "1", "--driver", driver, "--core", core]
-}
-
-impl Contestant {
-    /// One slice: a short warm-up, then the measurement.
-    fn round(&mut self, own: &Process, slice: Duration) -> Result<Round, Failure> {
-        self.load.run(&mut self.swarm, slice / 8, |_| {})?;
-        let server = Some(&self.server.process);
-        let (before, own_before) = (cpu(server)?, cpu(Some(own))?);
-        let started = Instant::now();
-        self.load.run(&mut self.swarm, slice, |_| {})?;
-        let seconds = started.elapsed().as_secs_f64();
-        let cost = cpu(server)?.since(&before);
-        let generator_ns = cpu(Some(own))?.since(&own_before).process_ns;
-        let window = &self.load.window;
-        self.latency.add(if window.echo.is_empty() { &window.latency } else { &window.echo });
-        self.last.add(&window.last);
-        let operations = window.operations + window.echoes;
-        Ok(Round { cost, operations, reads: window.reads, seconds, generator_ns })
-    }
-
-    fn line(&self, base: &Self) -> Line {
-        let rounds = &self.rounds;
+    fn line(&self, contestant: &Contestant) -> Line {
+        let Contestant { name, group, rounds, .. } = contestant;
+        let floor = self.all.iter().find(|it| it.group == *group).unwrap_or(contestant);
+        let first = self.all.iter().find(|it| it.group < *group && it.name == *name);
         let sum = |pick: fn(&Round) -> u64| rounds.iter().map(pick).sum::<u64>() as f64;
         let operations = sum(|round| round.operations).max(1.0);
         let seconds: f64 = rounds.iter().map(|round| round.seconds).sum();
-        let pairs = rounds.iter().zip(&base.rounds);
+        let (mut latency, mut last) = (Latency::default(), Latency::default());
+        for round in rounds {
+            latency.add(&round.latency);
+            last.add(&round.last);
+        }
+        let to_last = !last.is_empty();
         Line {
-            name: self.name.clone(),
+            name: name.clone(),
+            group: *group,
             ns: Spread::of(rounds.iter().map(Round::ns).collect()),
-            ratio: Spread::of(pairs.map(|(it, base)| it.ns() / base.ns()).collect()),
+            ratio: Spread::of_pairs(rounds, &floor.rounds, Round::ns),
+            growth: first.map(|first| Spread::of_pairs(rounds, &first.rounds, Round::ns)),
             user_ns: sum(|round| round.cost.user_ns) / operations,
             system_ns: sum(|round| round.cost.system_ns) / operations,
             softirq_ns: sum(|round| round.cost.softirq_ns) / operations,
             per_second: operations / seconds,
             per_read: operations / sum(|round| round.reads).max(1.0),
-            latency: self.latency.percentiles(),
-            last_recipient: (!self.last.is_empty()).then(|| self.last.percentiles()),
+            latency: latency.percentiles(),
+            last_recipient: to_last.then(|| last.percentiles()),
+            last_ratio: to_last.then(|| Spread::of_pairs(rounds, &floor.rounds, Round::last_p99)),
             server_share: sum(|round| round.cost.process_ns) / 1e9 / seconds,
             generator_share: sum(|round| round.generator_ns) / 1e9 / seconds,
         }
     }
 }
 
-/// Prints the table of one case.
-pub(crate) fn print(case: &Case, rules: &Rules, lines: &[Line]) {
-    println!(
-        "{}; {} rounds of {} ms; CPU of the server, ns each",
-        case.name(),
-        rules.rounds,
-        rules.slice
-    );
-    println!(
-        "{:30} {:>7} {:>15} {:>20} {:>6} {:>6} {:>6} {:>10} {:>6} {:>15} {:>11} {:>5} {:>5}",
-        "",
-        "median",
-        "(p10..p90)",
-        "ratio to the floor",
-        "user",
-        "system",
-        "ksoft",
-        "per second",
-        "/read",
-        "p50/p99 us",
-        "last p99",
-        "srv%",
-        "gen%"
-    );
-    for line in lines {
-        let (ns, ratio) = (line.ns, line.ratio);
-        println!(
-            "{:30} {:>7.0} {:>15} {:>20} {:>6.0} {:>6.0} {:>6.0} {:>10.0} {:>6.1} {:>15} {:>11} {:>5.0} {:>5.0}",
-            line.name,
-            ns.median,
-            format!("({:.0}..{:.0})", ns.p10, ns.p90),
-            format!("{:.3} ({:.2}..{:.2})", ratio.median, ratio.p10, ratio.p90),
-            line.user_ns,
-            line.system_ns,
-            line.softirq_ns,
-            line.per_second,
-            line.per_read,
-            format!("{}/{}", line.latency.p50_us, line.latency.p99_us),
-            line.last_recipient.map_or_else(|| "-".to_owned(), |last| last.p99_us.to_string()),
-            line.server_share * 100.0,
-            line.generator_share * 100.0,
-        );
-    }
-    if lines.iter().any(|line| line.generator_share > crate::report::SATURATED) {
-        println!("  the generator was saturated: rates and latencies are its own");
-    }
-    println!();
+/// Servers in one contest, each with a process of clients beside it.
+const CONTESTANTS_MAX: usize = 64;
+/// Rounds that find out what everybody sustains.
+const SATURATING_ROUNDS: u32 = 3;
+
+/// The arguments of `loadtest serve` for shards on one core.
+pub(crate) fn stentor_arguments<'a>(
+    driver: &'a str,
+    shards: &'a str,
+    core: &'a str,
+) -> [&'a str; 10] {
+    ["serve", "--quiet", "--port", "0", "--shards", shards, "--driver", driver, "--core", core]
 }

@@ -16,7 +16,7 @@ use broadcasts::Broadcasts;
 use echoes::{Due, Echoes};
 
 /// How messages are paced.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Pace {
     /// Closed loop: this many outstanding (for echoes: per client).
     Window(u32),

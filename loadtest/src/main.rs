@@ -62,6 +62,9 @@ enum Command {
     Compare(compare::PeerOptions),
     /// Compares with a baseline and fails on a regression.
     Gate(gate::Options),
+    /// The clients of one server in a contest, told what to do on standard input.
+    #[command(hide = true)]
+    ContestClients(contest::clients::Options),
     /// Run stentor with the contract.
     Serve(serve::Serve),
     /// Run the floor: a bare sender without a protocol, with the contract's outside.
@@ -99,6 +102,14 @@ impl Failure {
         move |error| Self::Io(what, error)
     }
 
+    /// 1 is a gate's verdict; whatever kept a run from ending well is 2, as wrong options are.
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Regression(_) => ExitCode::from(1),
+            _ => ExitCode::from(2),
+        }
+    }
+
     fn server(error: impl std::fmt::Display) -> Self {
         Self::Server(error.to_string())
     }
@@ -114,7 +125,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("loadtest: {failure}");
-            ExitCode::FAILURE
+            failure.exit_code()
         }
     }
 }
@@ -131,6 +142,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::CompareFloor(options) => compare::floor(options),
         Command::Compare(options) => compare::peers(options),
         Command::Gate(options) => gate::run(options),
+        Command::ContestClients(options) => contest::clients::run(options),
         Command::Serve(options) => serve::run(options),
         Command::Floor(options) => floor::run(options),
     }

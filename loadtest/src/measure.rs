@@ -8,13 +8,13 @@
 use std::fs;
 use std::io;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Ticks of `/proc/PID/stat` in nanoseconds: `USER_HZ` is 100 on every Linux there is.
 const TICK_NS: u64 = 10_000_000;
 
 /// CPU time of a process at one moment.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Cpu {
     /// All threads, exact.
     pub(crate) process_ns: u64,
@@ -59,6 +59,10 @@ impl Process {
 
     pub(crate) fn itself() -> io::Result<Self> {
         Ok(Self { pid: std::process::id(), softirq: Vec::new() })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
     }
 
     pub(crate) fn cpu(&self) -> io::Result<Cpu> {

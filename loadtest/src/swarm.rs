@@ -16,6 +16,7 @@ use clap::ValueEnum;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Failure;
@@ -25,7 +26,8 @@ use crate::wire;
 use polling::Polling;
 
 /// How clients connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Transport {
     #[default]
     Websocket,

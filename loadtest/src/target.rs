@@ -15,6 +15,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// What [`parse`](Self::parse) reads.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}{}", self.host, self.path)
+    }
+
     /// `http://host:port`, with a path when the server's is not `/socket.io/`.
     pub(crate) fn parse(url: &str) -> Result<Self, Failure> {
         let bad = |why: &str| Failure::Usage(format!("{url:?}: {why}"));
@@ -51,6 +56,7 @@ mod tests {
         assert_eq!(slash.path, "/socket.io/");
         let other = Target::parse("ws://127.0.0.1:3000/rt").unwrap();
         assert_eq!(other.path, "/rt/");
+        assert_eq!(Target::parse(&other.url()).unwrap().path, "/rt/");
         assert!(Target::parse("https://127.0.0.1").is_err());
     }
 }

@@ -4,16 +4,20 @@ use std::time::Duration;
 
 use crate::Failure;
 use crate::contest::{Case, Contest, Driver, Kind, Rules, stentor_arguments};
+use crate::floor::Io;
+use crate::load::Pace;
 use crate::server::Server;
+use crate::swarm::Transport;
 use crate::{connect, idle, runner};
 
-const CASES: [Case; 6] = [
-    Case { kind: Kind::Fanout, clients: 100, payload: 64, window: 1 },
-    Case { kind: Kind::Fanout, clients: 1_000, payload: 64, window: 1 },
-    Case { kind: Kind::Fanout, clients: 1_000, payload: 64, window: 16 },
-    Case { kind: Kind::Fanout, clients: 1_000, payload: 1_024, window: 16 },
-    Case { kind: Kind::Echo, clients: 100, payload: 64, window: 1 },
-    Case { kind: Kind::Echo, clients: 100, payload: 64, window: 16 },
+/// Sizes, and how many messages are outstanding.
+const CASES: [(Case, u32); 6] = [
+    (Case::websocket(Kind::Fanout, 100, 64), 1),
+    (Case::websocket(Kind::Fanout, 1_000, 64), 1),
+    (Case::websocket(Kind::Fanout, 1_000, 64), 16),
+    (Case::websocket(Kind::Fanout, 1_000, 1_024), 16),
+    (Case::websocket(Kind::Echo, 100, 64), 1),
+    (Case::websocket(Kind::Echo, 100, 64), 16),
 ];
 
 const IDLE_CLIENTS: u32 = 10_000;
@@ -24,7 +28,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         return Err(Failure::Usage("a tour needs two cores: one for each side".to_owned()));
     }
     runner::prepare(64)?;
-    let rules = Rules { rounds: 8, slice: 500, server_core: 0, core: 1 };
+    let rules = Rules { rounds: 8, slice: 500, server_core: 0, core: 1, floor: Io::Uring };
     println!("stentor on core 0, the generator on core 1, over loopback.");
     println!("floor: a bare io_uring sender of the same bytes to the same clients, in turns with");
     println!("stentor; the ratio is what holds on a noisy machine. CPU is the server's.\n");
@@ -33,14 +37,14 @@ pub(crate) fn run() -> Result<(), Failure> {
         "", "stentor us", "floor us", "ratio (p10..p90)", "per second", "p99 ms"
     );
     let mut saturated = false;
-    for case in CASES {
-        saturated |= show(case, &rules)?;
+    for (case, window) in CASES {
+        saturated |= show(case, Pace::Window(window), &rules)?;
         if crate::system::interrupted() {
             return Ok(());
         }
     }
     println!();
-    let server = Server::ourselves(&stentor_arguments("uring", "0"))?;
+    let server = Server::ourselves(&stentor_arguments("uring", "1", "0"))?;
     let connects = connect::measure(
         server.target.clone(),
         Some(&server.process),
@@ -58,7 +62,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     drop(server);
     let limit = crate::system::raise_descriptors(u64::from(IDLE_CLIENTS) + 64);
     let clients = IDLE_CLIENTS.min(limit.unwrap_or(1_024).saturating_sub(64) as u32);
-    let server = Server::ourselves(&stentor_arguments("uring", "0"))?;
+    let server = Server::ourselves(&stentor_arguments("uring", "1", "0"))?;
     let process = Some(&server.process);
     let idle = idle::measure(server.target.clone(), process, clients, Duration::from_secs(3))?;
     if let Some(bytes) = idle.bytes_per_client {
@@ -74,17 +78,17 @@ pub(crate) fn run() -> Result<(), Failure> {
 }
 
 /// One row; whether the generator was saturated.
-fn show(case: Case, rules: &Rules) -> Result<bool, Failure> {
-    let mut contest = Contest::new(case, rules);
-    contest.floor("floor", "uring", "coalesced")?;
-    contest.stentor(Driver::Uring)?;
+fn show(case: Case, pace: Pace, rules: &Rules) -> Result<bool, Failure> {
+    let mut contest = Contest::new(rules, case);
+    contest.base()?;
+    contest.stentor(Driver::Uring, 1, Transport::Websocket)?;
     contest.connect()?;
-    let lines = contest.measure(case.window)?;
+    let lines = contest.measure(pace)?;
     let [floor, stentor] = &lines[..] else { return Ok(false) };
     let (us, ratio) = (|ns: f64| ns / 1e3, stentor.ratio);
     println!(
         "{:47} {:>10.2} {:>10.2} {:>18} {:>11.0} {:>10.1}",
-        case.name(),
+        case.name(pace),
         us(stentor.ns.median),
         us(floor.ns.median),
         format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.p10, ratio.p90),

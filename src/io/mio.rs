@@ -12,7 +12,7 @@
 //! Tests: the contract suite in `tests`.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -20,10 +20,11 @@ use std::time::Duration;
 use mio::event::Event as Readiness;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use smallvec::SmallVec;
 use socket2::SockRef;
 
 use super::table::Table;
-use super::{Driver, Event, Handoff, LinkId, SEND_BYTES_MAX, SendOp, Short, clock, listen};
+use super::{Bytes, Driver, Event, Handoff, LinkId, SEND_PARTS_MAX, SendOp, Short, clock, listen};
 
 /// The shared read buffer. One read takes at most this much, so it is also what one link may have
 /// of a turn.
@@ -338,12 +339,15 @@ impl Driver for Mio {
                 short.push(Short { op, sent: 0, error });
                 continue;
             };
-            if bytes.len() > SEND_BYTES_MAX {
+            if bytes.is_too_much() {
                 let error = Some(io::ErrorKind::InvalidInput.into());
                 short.push(Short { op, sent: 0, error });
                 continue;
             }
-            let (sent, refusal) = send_all(&state.fd, bytes);
+            let (sent, refusal) = match *bytes {
+                Bytes::One(bytes) => send_all(&state.fd, bytes),
+                Bytes::Parts(parts) => send_parts(&state.fd, parts),
+            };
             match refusal {
                 None => {}
                 Some(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -435,6 +439,27 @@ fn send_all(fd: &OwnedFd, bytes: &[u8]) -> (usize, Option<io::Error>) {
     while sent < bytes.len() {
         match socket.send_with_flags(&bytes[sent..], SEND_FLAGS) {
             Ok(taken) => sent += taken,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (sent, Some(error)),
+        }
+    }
+    (sent, None)
+}
+
+/// [`send_all`] of several parts.
+fn send_parts(fd: &OwnedFd, parts: &[IoSlice<'_>]) -> (usize, Option<io::Error>) {
+    let socket = SockRef::from(fd);
+    let mut parts: SmallVec<[IoSlice<'_>; SEND_PARTS_MAX]> = parts.iter().copied().collect();
+    let mut left = &mut parts[..];
+    // Empty parts in front would make a send of nothing look like no progress.
+    IoSlice::advance_slices(&mut left, 0);
+    let mut sent = 0;
+    while !left.is_empty() {
+        match socket.send_vectored_with_flags(left, SEND_FLAGS) {
+            Ok(taken) => {
+                sent += taken;
+                IoSlice::advance_slices(&mut left, taken);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return (sent, Some(error)),
         }

@@ -27,7 +27,7 @@ pub(crate) mod uring;
 #[allow(unsafe_code)] // tokio registers descriptors on trust
 pub(crate) mod wake;
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -80,8 +80,34 @@ pub(crate) const SEND_BYTES_MAX: usize = 1 << 30;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SendOp<'b> {
     pub(crate) link: LinkId,
-    pub(crate) bytes: &'b [u8],
+    pub(crate) bytes: Bytes<'b>,
 }
+
+/// What one send carries.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bytes<'b> {
+    One(&'b [u8]),
+    /// Parts that leave as if they were one, at most [`SEND_PARTS_MAX`].
+    Parts(&'b [IoSlice<'b>]),
+}
+
+impl Bytes<'_> {
+    /// Beyond what the contract allows.
+    fn is_too_much(&self) -> bool {
+        let parts = if let Self::Parts(parts) = self { parts.len() } else { 1 };
+        parts > SEND_PARTS_MAX || self.len() > SEND_BYTES_MAX
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::One(bytes) => bytes.len(),
+            Self::Parts(parts) => parts.iter().map(|part| part.len()).sum(),
+        }
+    }
+}
+
+/// Parts of one send: well below the kernel's 1 024.
+pub(crate) const SEND_PARTS_MAX: usize = 64;
 
 /// A send that did not take all its bytes.
 #[derive(Debug)]
@@ -128,8 +154,8 @@ pub(crate) trait Driver {
 
     /// Sends each op's bytes, at most one op per link in a batch. Ops that were not taken whole
     /// are pushed to `short`, in no particular order. Unknown links count as broken
-    /// (`ErrorKind::NotConnected`). One op carries [`SEND_BYTES_MAX`] at most
-    /// (`ErrorKind::InvalidInput`).
+    /// (`ErrorKind::NotConnected`). One op carries at most [`SEND_BYTES_MAX`] bytes in
+    /// [`SEND_PARTS_MAX`] parts (`ErrorKind::InvalidInput`).
     fn send(&mut self, batch: &[SendOp<'_>], short: &mut Vec<Short>);
 
     /// Suspends (`false`) or resumes (`true`) reading. Bytes the driver has already taken from the

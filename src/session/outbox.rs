@@ -92,11 +92,6 @@ impl Outbox {
         (self.rest.is_none() && !self.first.is_empty()).then_some(self.first)
     }
 
-    /// The first range (the caller knows there is one).
-    pub(crate) fn first(&self) -> Range {
-        self.first
-    }
-
     /// Everything was sent.
     #[inline]
     pub(crate) fn clear(&mut self, log: &mut Log) {

@@ -4,10 +4,12 @@
 //! waits for, contiguously, in one send. Whatever arrives for the others before their turn joins
 //! theirs. The driver finishes every send within the call, so the bytes are only lent.
 
+use std::io::IoSlice;
+
 use super::core::{Core, DriverOp};
 use super::link::After;
-use crate::io::{Driver, LinkId, SendOp, Short};
-use crate::session::{LinkKey, Range, Transport};
+use crate::io::{Bytes, Driver, LinkId, SEND_PARTS_MAX, SendOp, Short};
+use crate::session::{LinkKey, Log, Outbox, Range, Transport};
 use crate::wire::{self, fixed};
 
 /// Sends of one slice: one submission to the kernel. Completions are looked at in between, so a
@@ -17,8 +19,16 @@ pub(super) const SLICE_SENDS: usize = 256;
 /// Most bytes that one send of gathered ranges carries; what is left waits for the next slice.
 const GATHER_BYTES_MAX: usize = 256 * 1024;
 
+/// Ranges this long on average are lent to the kernel where they lie; shorter ones are copied side
+/// by side, which costs less than a part of its own.
+const PART_BYTES_MIN: usize = 4 * 1024;
+
 /// Most bytes that one slice gathers.
 const SLICE_GATHER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Shared chunks of 256 KiB that slow sessions may pin before their bytes are copied out: a client
+/// that is late by some milliseconds is not worth a copy.
+const PINNED_CHUNKS_MAX: u64 = 16;
 
 /// Where the bytes of one send lie.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +37,8 @@ enum Source {
     Log(Range),
     /// Several ranges, copied side by side: `start..end` of the scratch buffer.
     Scratch { start: usize, end: usize },
+    /// The outbox's first ranges, too large to be copied.
+    Parts { count: usize, bytes: usize },
     /// The link's own bytes.
     Link,
     /// Was short, and has been seen to.
@@ -120,9 +132,13 @@ impl Flush {
 
     fn gather(&mut self, core: &Core, session: u32) -> Source {
         let outbox = &core.sessions.hot[session as usize].outbox;
-        let first = outbox.first();
-        if first.len() as usize > GATHER_BYTES_MAX {
-            return Source::Log(first);
+        let (mut count, mut bytes) = (0, 0);
+        for range in outbox.ranges().take(SEND_PARTS_MAX) {
+            count += 1;
+            bytes += range.len() as usize;
+        }
+        if bytes >= count * PART_BYTES_MIN {
+            return Source::Parts { count, bytes };
         }
         let start = self.scratch.len();
         for range in outbox.ranges() {
@@ -136,13 +152,28 @@ impl Flush {
 
     fn send(&mut self, core: &mut Core, driver: &mut impl Driver) {
         self.short.clear();
+        let mut parts: Vec<IoSlice<'_>> = Vec::new();
+        for planned in &self.planned {
+            if let Source::Parts { count, .. } = planned.source {
+                let ranges = core.sessions.hot[planned.session as usize].outbox.ranges();
+                parts.extend(ranges.take(count).map(|range| IoSlice::new(core.log.bytes(range))));
+            }
+        }
+        let mut parts = &parts[..];
         let mut batch = Vec::with_capacity(self.planned.len());
         for planned in &self.planned {
             let bytes = match planned.source {
-                Source::Log(range) => core.log.bytes(range),
-                Source::Scratch { start, end } => &self.scratch[start..end],
-                Source::Link => core.links.get(planned.link).map_or(&[][..], |entry| &entry.out),
-                Source::Done => &[],
+                Source::Log(range) => Bytes::One(core.log.bytes(range)),
+                Source::Scratch { start, end } => Bytes::One(&self.scratch[start..end]),
+                Source::Parts { count, .. } => {
+                    let (these, others) = parts.split_at(count);
+                    parts = others;
+                    Bytes::Parts(these)
+                }
+                Source::Link => {
+                    Bytes::One(core.links.get(planned.link).map_or(&[][..], |entry| &entry.out))
+                }
+                Source::Done => Bytes::One(&[]),
             };
             batch.push(SendOp { link: planned.link, bytes });
         }
@@ -157,7 +188,7 @@ impl Flush {
             let planned = self.planned[op];
             self.planned[op].source = Source::Done;
             let (sent, broken) = (self.short[index].sent, self.short[index].error.is_some());
-            self.settle_short(core, planned, sent, broken);
+            Self::settle_short(core, planned, sent, broken);
         }
         for planned in &self.planned {
             match planned.source {
@@ -168,7 +199,7 @@ impl Flush {
                         core.after_out(planned.link);
                     }
                 }
-                Source::Log(_) | Source::Scratch { .. } => {
+                Source::Log(_) | Source::Scratch { .. } | Source::Parts { .. } => {
                     let Core { sessions, log, .. } = core;
                     let outbox = &mut sessions.hot[planned.session as usize].outbox;
                     let sent = planned.source.len();
@@ -183,7 +214,7 @@ impl Flush {
         }
     }
 
-    fn settle_short(&self, core: &mut Core, planned: Planned, sent: usize, broken: bool) {
+    fn settle_short(core: &mut Core, planned: Planned, sent: usize, broken: bool) {
         if let Some(entry) = core.links.get_mut(planned.link) {
             entry.blocked = true;
             if matches!(planned.source, Source::Link) {
@@ -198,12 +229,7 @@ impl Flush {
             let Core { sessions, log, .. } = core;
             let hot = &mut sessions.hot[planned.session as usize];
             hot.blocked = true;
-            let bytes = match planned.source {
-                Source::Log(range) => log.bytes(range),
-                Source::Scratch { start, end } => &self.scratch[start..end],
-                Source::Link | Source::Done => &[],
-            };
-            let pinned = wire::pinned_after(bytes, hot.outbox.pinned(), sent);
+            let pinned = rest_of_cut(&hot.outbox, log, sent);
             hot.outbox.advance(log, sent, pinned);
             core.stall(planned.session);
         }
@@ -213,11 +239,30 @@ impl Flush {
     }
 }
 
+/// When `sent` bytes of an outbox have left: how many of the frame that was cut have not.
+fn rest_of_cut(outbox: &Outbox, log: &Log, mut sent: usize) -> usize {
+    let mut pinned = outbox.pinned();
+    // A range holds whole frames but for what is pinned, and an event with all its attachments.
+    for range in outbox.ranges() {
+        let len = range.len() as usize;
+        if sent <= pinned {
+            break;
+        }
+        if sent <= len {
+            return wire::pinned_after(log.bytes(range), pinned, sent);
+        }
+        sent -= len;
+        pinned = pinned.saturating_sub(len);
+    }
+    pinned.saturating_sub(sent)
+}
+
 impl Source {
     fn len(self) -> usize {
         match self {
             Self::Log(range) => range.len() as usize,
             Self::Scratch { start, end } => end - start,
+            Self::Parts { bytes, .. } => bytes,
             Self::Link | Self::Done => 0,
         }
     }
@@ -288,9 +333,9 @@ impl Core {
         }
     }
 
-    /// When the shared chunk was full, those who do not drain take their bytes out of it.
+    /// When shared chunks have filled up, those who do not drain take their bytes out of them.
     fn copy_out_stalled(&mut self) {
-        if self.log.rotations() == self.copied_at {
+        if self.log.rotations() < self.copied_at + PINNED_CHUNKS_MAX {
             return;
         }
         self.copied_at = self.log.rotations();

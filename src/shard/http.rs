@@ -129,20 +129,21 @@ impl Shard {
                     return self.read_body(link);
                 }
                 HttpPhase::Head if http.unread.is_empty() => return Next::Wait,
-                HttpPhase::Head => match parse_head(&http.unread, &limits) {
-                    Ok(None) => return Next::Wait,
-                    // Cut off, not copied: many requests may stand behind it.
-                    Ok(Some(head)) => {
-                        let len = head.len;
-                        http.unread.split_to(len)
+                HttpPhase::Head => {
+                    let len = parse_head(&http.unread, &limits).map(|head| head.map(|it| it.len));
+                    match len {
+                        Ok(None) => return Next::Wait,
+                        // Cut off, not copied: many requests may stand behind it.
+                        Ok(Some(len)) => http.unread.split_to(len),
+                        Err(error) => {
+                            tracing::debug!(target: "stentor::link", %error, "bad request head");
+                            http.reply =
+                                Reply { connection: Connection::Close, ..Reply::default() };
+                            core.reply_empty(link, error.status());
+                            return Next::Wait;
+                        }
                     }
-                    Err(error) => {
-                        tracing::debug!(target: "stentor::link", %error, "bad request head");
-                        http.reply = Reply { connection: Connection::Close, ..Reply::default() };
-                        core.reply_empty(link, error.status());
-                        return Next::Wait;
-                    }
-                },
+                }
             }
         };
         match parse_head(&head, &limits) {

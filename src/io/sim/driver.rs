@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::net::{Accepting, Net, Notice, Port};
 use crate::io::table::Table;
-use crate::io::{Driver, Event, Handoff, LinkId, SEND_BYTES_MAX, SendOp, Short};
+use crate::io::{Bytes, Driver, Event, Handoff, LinkId, SendOp, Short};
 
 /// The most that one read yields.
 const READ_BYTES_MAX: usize = 16 * 1024;
@@ -198,8 +198,18 @@ impl Driver for SimDriver {
         }
         for (op, SendOp { link, bytes }) in batch.iter().enumerate() {
             let taken = match self.links.get(*link).filter(|state| !state.leaving) {
-                _ if bytes.len() > SEND_BYTES_MAX => Err(io::ErrorKind::InvalidInput),
-                Some(state) => self.net.borrow_mut().server_send(state.connection, bytes),
+                _ if bytes.is_too_much() => Err(io::ErrorKind::InvalidInput),
+                Some(state) => {
+                    let mut net = self.net.borrow_mut();
+                    match *bytes {
+                        Bytes::One(bytes) => net.server_send(state.connection, bytes),
+                        Bytes::Parts(parts) => {
+                            let whole: Vec<u8> =
+                                parts.iter().flat_map(|p| p.iter().copied()).collect();
+                            net.server_send(state.connection, &whole)
+                        }
+                    }
+                }
                 None => Err(io::ErrorKind::NotConnected),
             };
             match taken {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::io::tests::suite::contract;
 use crate::io::tests::{Found, Peer, World, pattern};
-use crate::io::{Driver, Event, Handoff, LinkId, SendOp};
+use crate::io::{Bytes, Driver, Event, Handoff, LinkId, SendOp};
 
 /// A driver and its network, in which waiting moves the clock.
 struct Sim {
@@ -154,7 +154,7 @@ fn echo_run(seed: u64, faults: SimFaults) -> String {
             // Sends again at every chance, Writable or not: the network must keep count.
             pending[shard].retain_mut(|(link, rest)| {
                 let mut short = Vec::new();
-                driver.send(&[SendOp { link: *link, bytes: rest }], &mut short);
+                driver.send(&[SendOp { link: *link, bytes: Bytes::One(rest) }], &mut short);
                 match short.pop() {
                     None => {
                         moves += 1;
@@ -277,7 +277,7 @@ fn a_window_holds_no_more_than_it_is_wide() {
     driver.poll().unwrap();
     let Some(Event::Accepted { link, .. }) = driver.next() else { panic!() };
     let mut short = Vec::new();
-    driver.send(&[SendOp { link, bytes: &[1; 300] }], &mut short);
+    driver.send(&[SendOp { link, bytes: Bytes::One(&[1; 300]) }], &mut short);
     assert_eq!((short[0].sent, short[0].error.is_none()), (100, true));
     net.advance(5);
     assert!(!driver.has_more(), "a client that does not read makes no room");
@@ -301,10 +301,10 @@ fn a_closed_client_answers_bytes_with_a_reset() {
     driver.poll().unwrap();
     assert!(matches!(driver.next(), Some(Event::Ended { .. })));
     let mut short = Vec::new();
-    driver.send(&[SendOp { link, bytes: b"hello?" }], &mut short);
+    driver.send(&[SendOp { link, bytes: Bytes::One(b"hello?") }], &mut short);
     assert!(short.is_empty());
     net.advance(3);
-    driver.send(&[SendOp { link, bytes: b"hello?" }], &mut short);
+    driver.send(&[SendOp { link, bytes: Bytes::One(b"hello?") }], &mut short);
     assert_eq!(short[0].error.as_ref().unwrap().kind(), ErrorKind::ConnectionReset);
     driver.close(link);
     net.advance(4);

@@ -18,7 +18,7 @@ use crate::io::mio::Mio;
 #[cfg(target_os = "linux")]
 use crate::io::uring::{self, Uring};
 use crate::io::wake::WakeEdge;
-use crate::io::{Driver, Event, Handoff, LinkId, SendOp, listen};
+use crate::io::{Bytes, Driver, Event, Handoff, LinkId, SendOp, listen};
 
 /// A driver with a host that sleeps on its wake descriptor as an edge, like tokio does.
 pub(super) struct Kernel<D> {
@@ -322,7 +322,7 @@ async fn host<D: Driver>(driver: Rc<RefCell<D>>, turns: Rc<RefCell<u32>>) {
             }
             for (link, bytes) in &echo {
                 let mut short = Vec::new();
-                driver.send(&[SendOp { link: *link, bytes }], &mut short);
+                driver.send(&[SendOp { link: *link, bytes: Bytes::One(bytes) }], &mut short);
                 assert!(short.is_empty());
             }
             driver.prepare_wait().unwrap();

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{Driver, Event, Handoff, LinkId, SendOp, Short};
+use super::{Bytes, Driver, Event, Handoff, LinkId, SendOp, Short};
 
 /// A wait this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -116,7 +116,7 @@ pub(super) trait World {
 
     fn send(&mut self, link: LinkId, bytes: &[u8]) -> Option<Short> {
         let mut short = Vec::new();
-        self.driver().send(&[SendOp { link, bytes }], &mut short);
+        self.driver().send(&[SendOp { link, bytes: Bytes::One(bytes) }], &mut short);
         assert!(short.len() <= 1, "{short:?}");
         short.pop()
     }

@@ -1,9 +1,10 @@
 //! The claims of the contract, one test each, over any [`World`].
 
+use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use super::{Found, PATIENCE, Peer, Seen, World, has_received, pattern, received};
-use crate::io::{Driver, LinkId, SendOp};
+use crate::io::{Bytes, Driver, LinkId, SEND_PARTS_MAX, SendOp};
 
 /// Instantiates every claim for one world.
 macro_rules! contract {
@@ -14,6 +15,8 @@ macro_rules! contract {
                 bytes_come_back_whole_at_every_size,
                 a_slow_peer_gets_every_byte_and_one_writable_per_short_send,
                 a_batch_reports_exactly_the_ops_that_fell_short,
+                parts_leave_as_one_and_fall_short_as_one,
+                more_parts_than_agreed_are_refused,
                 a_peer_that_ends_its_side_can_still_be_sent_to,
                 a_reset_is_reported_as_failure,
                 a_closed_link_ends_at_the_peer_and_yields_nothing,
@@ -194,9 +197,9 @@ pub(in crate::io) fn a_batch_reports_exactly_the_ops_that_fell_short<W: World>(m
     let mut batch: Vec<SendOp<'_>> = links
         .iter()
         .zip(&payloads)
-        .map(|((link, _), bytes)| SendOp { link: *link, bytes })
+        .map(|((link, _), bytes)| SendOp { link: *link, bytes: Bytes::One(bytes) })
         .collect();
-    batch.push(SendOp { link: gone, bytes: b"nobody" });
+    batch.push(SendOp { link: gone, bytes: Bytes::One(b"nobody") });
     let mut short = Vec::new();
     world.driver().send(&batch, &mut short);
 
@@ -215,6 +218,47 @@ pub(in crate::io) fn a_batch_reports_exactly_the_ops_that_fell_short<W: World>(m
         let tail = if at == full { refused } else { 700 };
         assert!(got[expected - tail..] == payloads[at][..tail], "link {at}");
     }
+}
+
+pub(in crate::io) fn parts_leave_as_one_and_fall_short_as_one<W: World>(mut world: W) {
+    let (link, mut peer) = world.link();
+    const SHORTS: usize = 3;
+    // Sums that end inside of parts, and parts with nothing in them.
+    let sizes = [1, 0, 700, 3, 0, 70_000, 200_000];
+    let mut parts: Vec<Vec<u8>> =
+        sizes.iter().enumerate().map(|(at, &size)| pattern(size, at as u32)).collect();
+    parts.push(vec![7; SURELY_TOO_MUCH]);
+    let whole: Vec<u8> = parts.concat();
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let (mut left, mut got) = (&mut slices[..], Vec::new());
+    for _ in 0..SHORTS {
+        let mut short = Vec::new();
+        world.driver().send(&[SendOp { link, bytes: Bytes::Parts(left) }], &mut short);
+        let short = short.pop().expect("more than fits was offered");
+        assert!(short.error.is_none(), "{short:?}");
+        IoSlice::advance_slices(&mut left, short.sent);
+        let (more, mut seen) = world.peer_reads(&mut peer, |more| more.len() >= short.sent);
+        got.extend(more);
+        if seen.is_empty() {
+            seen = world.until(|seen| !seen.is_empty());
+        }
+        assert!(matches!(seen.as_slice(), [Seen::Writable(of)] if *of == link), "{seen:?}");
+    }
+    assert!(got == whole[..got.len()], "the bytes differ");
+}
+
+pub(in crate::io) fn more_parts_than_agreed_are_refused<W: World>(mut world: W) {
+    let (link, mut peer) = world.link();
+    let parts = vec![IoSlice::new(b"x"); SEND_PARTS_MAX + 1];
+    for (count, refused) in [(SEND_PARTS_MAX + 1, true), (SEND_PARTS_MAX, false)] {
+        let mut short = Vec::new();
+        let bytes = Bytes::Parts(&parts[..count]);
+        world.driver().send(&[SendOp { link, bytes }], &mut short);
+        let kind = short.pop().and_then(|short| short.error).map(|error| error.kind());
+        assert_eq!(kind, refused.then_some(std::io::ErrorKind::InvalidInput));
+    }
+    let (got, _) = world.peer_reads(&mut peer, |got| got.len() >= SEND_PARTS_MAX);
+    assert_eq!(got, [b'x'; SEND_PARTS_MAX]);
 }
 
 pub(in crate::io) fn a_peer_that_ends_its_side_can_still_be_sent_to<W: World>(mut world: W) {

@@ -141,6 +141,27 @@ impl Ring {
         unsafe { self.ring.submission().push(&entry) }.is_ok()
     }
 
+    /// [`Self::try_send`] for bytes in several parts.
+    ///
+    /// # Safety
+    ///
+    /// The header, and all that it points to, must stay as they are until [`Self::submit`] has
+    /// returned.
+    pub(super) unsafe fn try_send_parts(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        header: &libc::msghdr,
+        index: u32,
+    ) -> bool {
+        let entry = opcode::SendMsg::new(Fd(fd.as_raw_fd()), header)
+            .flags(SEND_FLAGS as u32)
+            .build()
+            .flags(Flags::SKIP_SUCCESS)
+            .user_data(Identity::indexed(Op::Send, index).pack());
+        // SAFETY: as in `try_send`; the caller keeps the header and its parts in place.
+        unsafe { self.ring.submission().push(&entry) }.is_ok()
+    }
+
     /// Queues a request, after handing over those before it if there is no room.
     ///
     /// # Safety

@@ -148,6 +148,7 @@ fn check_operations(ring: &IoUring) -> Result<(), Unsupported> {
         (opcode::AcceptMulti::CODE, "accept"),
         (opcode::RecvMulti::CODE, "receive"),
         (opcode::Send::CODE, "send"),
+        (opcode::SendMsg::CODE, "send in parts"),
         (opcode::PollAdd::CODE, "poll"),
         (opcode::AsyncCancel::CODE, "cancel"),
     ];

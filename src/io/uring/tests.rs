@@ -1,6 +1,7 @@
 //! What the contract suite cannot ask for: set-up, and rings too small for their work.
 
 use super::*;
+use crate::io::Bytes;
 
 #[test]
 fn a_tiny_ring_survives_more_requests_than_it_holds() {
@@ -19,7 +20,7 @@ fn a_tiny_ring_survives_more_requests_than_it_holds() {
         })
         .collect();
     let batch: Vec<_> =
-        pairs.iter().map(|(link, _)| SendOp { link: *link, bytes: b"hello" }).collect();
+        pairs.iter().map(|(link, _)| SendOp { link: *link, bytes: Bytes::One(b"hello") }).collect();
     let mut short = Vec::new();
     driver.send(&batch, &mut short);
     assert!(short.is_empty(), "{short:?}");
@@ -44,7 +45,8 @@ fn every_failed_send_is_reported_when_completions_overflow() {
     driver.prepare_wait().unwrap();
     let links: Vec<LinkId> = pairs.iter().map(|(link, _)| *link).collect();
     drop(pairs);
-    let batch: Vec<_> = links.iter().map(|link| SendOp { link: *link, bytes: b"x" }).collect();
+    let batch: Vec<_> =
+        links.iter().map(|link| SendOp { link: *link, bytes: Bytes::One(b"x") }).collect();
     let nobody = Identity::indexed(Op::Receive, 9_999);
     for _ in 0..3 {
         // Cancelling nothing completes at once, so that the queue is nearly full already.

@@ -12,7 +12,17 @@ pub(crate) struct Query<'q>(pub(crate) &'q str);
 impl<'q> Query<'q> {
     /// The value of the first pair of this name; empty when the pair has no `=`.
     pub(crate) fn get(&self, name: &str) -> Option<Cow<'q, str>> {
-        self.pairs().find(|(key, _)| key == name).map(|(_, value)| value)
+        // Every poll asks for three names: only a pair that has an escape in it is decoded.
+        let plain = |text: &str| memchr::memchr2(b'%', b'+', text.as_bytes()).is_none();
+        self.0.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match (plain(key), plain(value)) {
+                (true, _) if key != name => None,
+                (true, true) => (!pair.is_empty()).then_some(Cow::Borrowed(value)),
+                _ => form_urlencoded::parse(pair.as_bytes())
+                    .find_map(|(key, value)| (key == name).then_some(value)),
+            }
+        })
     }
 
     /// All pairs in their order, names repeated as they were sent.

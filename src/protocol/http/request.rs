@@ -1,7 +1,7 @@
 //! Request heads, parsed in place by httparse and judged by RFC 9112.
 //!
-//! A [`Head`] borrows everything from the bytes it was parsed from, and parsing allocates nothing.
-//! A head is parsed whole or not at all: short input answers `None` and consumes nothing, and the
+//! A [`Head`] borrows everything from the bytes it was parsed from, and parsing allocates nothing
+//! for up to sixteen fields. A head is parsed whole or not at all: short input answers `None` and consumes nothing, and the
 //! work of asking again with more bytes is bounded by [`HeadLimits::bytes_max`].
 //!
 //! Requests whose end two parsers could see in different places are refused
@@ -9,6 +9,10 @@
 //! Folded lines and control characters never get here: httparse refuses them.
 //!
 //! Tests: `tests/head.rs`.
+
+use std::mem::MaybeUninit;
+
+use smallvec::SmallVec;
 
 use super::query::Query;
 use super::response::Connection;
@@ -92,8 +96,11 @@ pub(crate) enum BodyKind {
     Chunked,
 }
 
+/// Clients send fewer than sixteen; a browser behind proxies may need an allocation.
+type Fields<'b> = SmallVec<[httparse::Header<'b>; 16]>;
+
 /// One request head, borrowed from the bytes it came in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Head<'b> {
     pub(crate) method: Method,
     /// The request target as it was sent.
@@ -106,8 +113,7 @@ pub(crate) struct Head<'b> {
     pub(crate) version_minor: u8,
     /// Bytes of the head: the body, or the next request, starts there.
     pub(crate) len: usize,
-    fields: [httparse::Header<'b>; HEADERS_MAX],
-    fields_len: usize,
+    fields: Fields<'b>,
 }
 
 /// Parses the head at the front of `buf`; `None` when more bytes are needed.
@@ -117,9 +123,9 @@ pub(crate) fn parse_head<'b>(
 ) -> Result<Option<Head<'b>>, HeadError> {
     let headers_max = limits.headers_max.min(HEADERS_MAX);
     let window = &buf[..buf.len().min(limits.bytes_max)];
-    let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut fields[..headers_max]);
-    let len = match request.parse(window) {
+    let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let len = match request.parse_with_uninit_headers(window, &mut fields[..headers_max]) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) if window.len() == limits.bytes_max => {
             return Err(HeadError::TooLong);
@@ -134,10 +140,10 @@ pub(crate) fn parse_head<'b>(
     else {
         return Err(HeadError::Malformed);
     };
-    let fields_len = request.headers.len();
+    let fields = Fields::from_slice(request.headers);
     let (path, query) = split_target(target);
     let method = Method::from_token(method);
-    let head = Head { method, target, path, query, version_minor, len, fields, fields_len };
+    let head = Head { method, target, path, query, version_minor, len, fields };
     head.check_host()?;
     Ok(Some(head))
 }
@@ -145,7 +151,7 @@ pub(crate) fn parse_head<'b>(
 impl<'b> Head<'b> {
     /// The fields in the order they were sent.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> + '_ {
-        self.fields[..self.fields_len].iter().map(|field| (field.name, field.value))
+        self.fields.iter().map(|field| (field.name, field.value))
     }
 
     /// The value of the first field of this name, in any letter case.
