@@ -33,6 +33,7 @@
 //! session | socket  Engine.IO machine | Socket.IO machine         neither knows the other
 //! wire              encode once: Socket.IO in Engine.IO in WebSocket
 //! protocol          http, websocket, engine_io, socket_io codecs  bytes <-> values
+//! memory            how tables grow
 //! ```
 //!
 //! Nothing in `protocol`, `wire`, `session` or `socket` reads a clock, opens a descriptor, spawns,
@@ -46,6 +47,7 @@
 #[doc(hidden)]
 pub mod bench;
 mod io;
+mod memory;
 mod protocol;
 mod server;
 mod session;

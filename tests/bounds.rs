@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use raw::{
-    BINARY, CLOSE, Client, FIN, PING, Polling, Raw, TEXT, TestServer, WEBSOCKET, frame,
+    BINARY, CLOSE, Client, FIN, PING, POLLING, Polling, Raw, TEXT, TestServer, WEBSOCKET, frame,
     on_both_drivers, resident_bytes, text, until,
 };
 use stentor::{
@@ -379,6 +379,199 @@ fn unfinished_handlers_beyond_the_limit_end_the_session(driver: DriverKind) {
     patient.expect(r#"42["echo",1]"#);
 }
 
+/// Handlers that wait for ever, and how many of them there are, by what started them.
+#[derive(Clone, Default)]
+struct Waiting(Arc<Mutex<HashMap<String, usize>>>);
+
+impl Waiting {
+    /// Counts one more until dropped.
+    fn begin(&self, who: &str) -> impl Drop + use<> {
+        struct Guard(Waiting, String);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                let mut all = self.0.0.lock().expect("no panics");
+                *all.get_mut(&self.1).expect("was begun") -= 1;
+            }
+        }
+        *self.0.lock().expect("no panics").entry(who.to_owned()).or_default() += 1;
+        Guard(self.clone(), who.to_owned())
+    }
+
+    fn of(&self, who: &str) -> usize {
+        self.0.lock().expect("no panics").get(who).copied().unwrap_or(0)
+    }
+
+    fn all(&self) -> usize {
+        self.0.lock().expect("no panics").values().sum()
+    }
+
+    fn on_never(&self, ns: &mut Namespace) {
+        let waiting = self.clone();
+        ns.on("never", move |Data(who): Data<String>| {
+            let guard = waiting.begin(&who);
+            async move {
+                std::future::pending::<()>().await;
+                drop(guard);
+            }
+        });
+        ns.on("later", async || tokio::time::sleep(Duration::from_millis(1)).await);
+    }
+
+    #[track_caller]
+    fn start(&self, client: &mut Client, who: &str, count: usize) {
+        (0..count).for_each(|_| client.send(&format!(r#"42["never","{who}"]"#)));
+        until("its handlers wait", || self.of(who) == count);
+    }
+}
+
+fn handlers_of_clients_that_left_make_room(driver: DriverKind) {
+    let _shared = shared();
+    let (ends, waiting) = (Ends::default(), Waiting::default());
+    let server = TestServer::start(driver, |builder| {
+        with_echo(&ends)(builder)
+            .max_pending_handlers(10)
+            .max_pending_handlers_per_shard(20)
+            .namespace("/", |ns| waiting.on_never(ns))
+    });
+    let mut bystander = server.client();
+    for who in ["first", "second"] {
+        let mut client = server.client();
+        waiting.start(&mut client, who, 10);
+        client.send("1");
+        ends.expect(&client.id, DisconnectReason::TransportClose);
+    }
+    assert_eq!(waiting.all(), 20, "they go on although their clients have left");
+    assert_eq!(bystander.ask(r#"["later"]"#), "[]");
+    until("the first to leave made room", || waiting.of("first") == 0);
+    assert_eq!(waiting.of("second"), 10);
+    // One that comes back again and again has the bound to itself and to nobody's cost.
+    for _ in 0..20 {
+        let mut client = server.client();
+        (0..10).for_each(|_| client.send(r#"42["never","again"]"#));
+        client.echoes();
+        assert!(waiting.all() <= 20, "{}", waiting.all());
+        client.raw.reset();
+        assert_eq!(bystander.ask(r#"["later"]"#), "[]");
+    }
+    assert_eq!(waiting.of("second"), 0);
+    bystander.echoes();
+}
+
+fn when_nobody_has_left_the_handler_too_many_costs_its_client(driver: DriverKind) {
+    let _shared = shared();
+    let (ends, waiting) = (Ends::default(), Waiting::default());
+    let server = TestServer::start(driver, |builder| {
+        with_echo(&ends)(builder)
+            .max_pending_handlers_per_shard(20)
+            .namespace("/", |ns| waiting.on_never(ns))
+    });
+    let mut clients = [server.client(), server.client()];
+    waiting.start(&mut clients[0], "first", 10);
+    waiting.start(&mut clients[1], "second", 10);
+    let mut late = server.client();
+    late.send(r#"42["never","late"]"#);
+    assert_eq!(late.raw.close_code(), 1008);
+    ends.expect(&late.id, DisconnectReason::LimitPendingHandlers);
+    assert_eq!((waiting.of("first"), waiting.of("second"), waiting.of("late")), (10, 10, 0));
+    clients.iter_mut().for_each(Client::echoes);
+}
+
+fn decisions_about_requests_that_were_hung_up_make_room(driver: DriverKind) {
+    let _shared = shared();
+    let waiting = Waiting::default();
+    let begun = waiting.clone();
+    let server = TestServer::start(driver, move |builder| {
+        with_echo(&Ends::default())(builder).max_pending_handlers_per_shard(5).allow_request_async(
+            move |request| {
+                let guard = request.query("never").map(|who| begun.begin(&who));
+                async move {
+                    match guard {
+                        Some(_guard) => std::future::pending().await,
+                        None => tokio::time::sleep(Duration::from_millis(1)).await,
+                    }
+                    Ok(())
+                }
+            },
+        )
+    });
+    let begin = |who: &str| {
+        let mut raw = server.raw();
+        raw.send(format!("GET {POLLING}&never={who} HTTP/1.1\r\nHost: here\r\n\r\n"));
+        until("it waits", || waiting.of(who) == 1);
+        raw
+    };
+    for n in 0..20 {
+        begin(&format!("gone-{n}")).reset();
+        until("it is gone", || server.handle.connections() == 0);
+        assert!(waiting.all() <= 5);
+    }
+    server.client().echoes();
+    // As many that still wait are too many, and the next one is told.
+    let mut waiters: Vec<Raw> = (0..5).map(|n| begin(&format!("there-{n}"))).collect();
+    let refused = server.raw().get(POLLING);
+    assert_eq!(refused.status, 403);
+    assert_eq!(refused.text(), r#"{"code":4,"message":"the server is busy"}"#);
+    assert!(waiters.iter_mut().all(|raw| raw.is_silent_for(Duration::from_millis(1))));
+}
+
+fn disconnect_handlers_have_a_bound_of_their_own(driver: DriverKind) {
+    let _shared = shared();
+    let (ended, waiting) = (mpsc::channel(), Waiting::default());
+    let (begun, tell) = (waiting.clone(), ended.0);
+    let server = TestServer::start(driver, |builder| {
+        with_echo(&Ends::default())(builder).max_pending_handlers_per_shard(3).namespace(
+            "/",
+            |ns| {
+                waiting.on_never(ns);
+                ns.on_disconnect(move || {
+                    let guard = begun.begin("end");
+                    tell.send(()).expect("the test waits");
+                    async move {
+                        std::future::pending::<()>().await;
+                        drop(guard);
+                    }
+                });
+            },
+        )
+    });
+    let mut bystander = server.client();
+    for _ in 0..5 {
+        server.client().send("1");
+        ended.1.recv_timeout(raw::LIMIT).expect("it ends");
+    }
+    assert_eq!(bystander.ask(r#"["later"]"#), "[]", "handlers have their own");
+    assert_eq!(waiting.of("end"), 3);
+}
+
+fn a_handler_runs_to_its_end_when_its_client_leaves(driver: DriverKind) {
+    let _shared = shared();
+    let ends = Ends::default();
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let (tell, told) = mpsc::channel();
+    let opened = gate.clone();
+    let server = TestServer::start(driver, |builder| {
+        with_echo(&ends)(builder).namespace("/", |ns| {
+            ns.on("work", move |socket: Socket| {
+                let (gate, tell) = (opened.clone(), tell.clone());
+                async move {
+                    tell.send("begun").expect("the test waits");
+                    gate.notified().await;
+                    assert!(!socket.is_connected());
+                    assert!(matches!(socket.emit("late", ()), Err(EmitError::Disconnected)));
+                    tell.send("done").expect("the test waits");
+                }
+            });
+        })
+    });
+    let mut client = server.client();
+    client.send(r#"42["work"]"#);
+    assert_eq!(told.recv_timeout(raw::LIMIT), Ok("begun"));
+    client.send("1");
+    ends.expect(&client.id, DisconnectReason::TransportClose);
+    gate.notify_one();
+    assert_eq!(told.recv_timeout(raw::LIMIT), Ok("done"));
+}
+
 fn messages_beyond_the_limit_end_the_session(driver: DriverKind) {
     let _shared = shared();
     let ends = Ends::default();
@@ -446,6 +639,11 @@ on_both_drivers! {
     rooms_beyond_the_limit_are_refused,
     pending_acks_beyond_the_limit_are_refused,
     unfinished_handlers_beyond_the_limit_end_the_session,
+    handlers_of_clients_that_left_make_room,
+    when_nobody_has_left_the_handler_too_many_costs_its_client,
+    decisions_about_requests_that_were_hung_up_make_room,
+    disconnect_handlers_have_a_bound_of_their_own,
+    a_handler_runs_to_its_end_when_its_client_leaves,
     messages_beyond_the_limit_end_the_session,
     a_full_mailbox_is_told_to_the_sender,
     connections_beyond_the_limit_are_refused_on_all_shards_together,

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use program::{CROWD, Log, keeping_sockets, wait_for, with_echo};
 use raw::{
-    BINARY, CLOSE, Client, FIN, Polling, Raw, TestServer, WEBSOCKET, frame, on_both_drivers, until,
+    BINARY, CLOSE, Client, FIN, Polling, Raw, TestServer, WEBSOCKET, frame, on_both_drivers, text,
+    until, upgrade,
 };
 use stentor::{
     DisconnectReason, DriverKind, EmitError, EngineHandler, EngineSocket, Message, Socket,
@@ -154,6 +155,65 @@ fn polling_clients_end_as_well(driver: DriverKind) {
     let target = garbage.target().to_owned();
     assert_eq!(garbage.raw.post(&target, "x").status, 400);
     log.expect(&["transport close", "server namespace disconnect", "parse error"]);
+}
+
+/// A session whose client was just told to move to a WebSocket, with its socket.
+fn moving(
+    server: &TestServer,
+    sockets: &mpsc::Receiver<Socket>,
+    polls: bool,
+) -> (Polling, Raw, Socket) {
+    let mut polling = Polling::connect(server.addr);
+    let socket = sockets.recv().expect("connected");
+    let mut candidate = server.raw();
+    candidate.send(upgrade(&polling.upgrade_target()));
+    candidate.expect_switch();
+    candidate.send(text("2probe"));
+    assert_eq!(candidate.text(), "3probe");
+    if polls {
+        // The one that the client still had out ends with what there is, or with nothing.
+        assert_eq!(polling.poll(), "6");
+    }
+    (polling, candidate, socket)
+}
+
+fn a_session_that_ends_in_its_upgrade_says_the_rest_where_its_client_is(driver: DriverKind) {
+    let (server, sockets) = keeping_sockets(driver, 1, |_| {});
+    let say_and_close = |socket: Socket| {
+        socket.emit("last", "words").expect("a live server");
+        socket.close();
+        wait_for(server.handle.fetch_sockets());
+    };
+    let words = r#"42["last","words"]"#;
+
+    // The client goes on with its move.
+    let (_polling, mut moved, socket) = moving(&server, &sockets, true);
+    say_and_close(socket);
+    moved.send(text("5"));
+    assert_eq!((moved.text(), moved.text()), (words.to_owned(), "41".to_owned()));
+    assert_eq!(moved.close_code(), 1000);
+
+    // A poll of its takes the words, and the end awaits it where it goes.
+    let (mut polling, mut moved, socket) = moving(&server, &sockets, false);
+    say_and_close(socket);
+    assert_eq!(polling.poll(), format!("{words}\x1e41"));
+    moved.send(text("5"));
+    assert_eq!(moved.close_code(), 1000);
+
+    // The client stays, and its candidate ends with the session.
+    let (mut polling, mut left, socket) = moving(&server, &sockets, true);
+    say_and_close(socket);
+    assert_eq!(polling.poll(), format!("{words}\x1e41"));
+    assert_eq!(polling.poll(), "6\x1e1");
+    assert_eq!(left.close_code(), 1000);
+
+    // The candidate breaks: the words wait for a poll.
+    let (mut polling, broken, socket) = moving(&server, &sockets, true);
+    say_and_close(socket);
+    broken.reset();
+    assert_eq!(polling.poll(), format!("{words}\x1e41"));
+    assert_eq!(polling.poll(), "6\x1e1");
+    until("nothing is left", || server.handle.sessions() == 0);
 }
 
 // ---- raw Engine.IO ----
@@ -366,6 +426,7 @@ on_both_drivers! {
     every_way_to_end_has_its_reason,
     deadlines_have_their_reasons,
     polling_clients_end_as_well,
+    a_session_that_ends_in_its_upgrade_says_the_rest_where_its_client_is,
     raw_engine_io_over_websocket,
     raw_engine_io_over_polling,
     shutdown_tells_flushes_and_returns,

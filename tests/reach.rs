@@ -54,6 +54,31 @@ fn events_of_one_thread_arrive_in_its_order(driver: DriverKind) {
     senders.into_iter().for_each(|sender| sender.join().expect("no panic"));
 }
 
+fn what_is_said_upon_something_arrives_after_it(driver: DriverKind) {
+    let server = TestServer::start_on(driver, 2, |builder| {
+        builder.namespace("/", |ns| {
+            ns.on("say", |socket: Socket, Data(n): Data<u32>| {
+                socket.broadcast().emit("said", n).expect("room for mail");
+                socket.emit("said", n)
+            });
+        })
+    });
+    let mut crowd: Vec<(Client, u32)> = (0..CROWD).map(|_| (server.client(), 0)).collect();
+    let hear = |(client, heard): &mut (Client, u32), said: u32| {
+        for n in *heard..said {
+            client.expect(&format!(r#"42["said",{n}]"#));
+        }
+        *heard = said;
+    };
+    for said in 0..20 * CROWD as u32 {
+        // Each speaks as soon as it has heard the one before it, on whichever core.
+        let speaker = &mut crowd[said as usize % CROWD];
+        hear(speaker, said);
+        speaker.0.send(&format!(r#"42["say",{said}]"#));
+    }
+    crowd.iter_mut().for_each(|client| hear(client, 20 * CROWD as u32));
+}
+
 fn sockets_and_handles_work_in_other_runtimes(driver: DriverKind) {
     let (server, sockets) = keeping_sockets(driver, 2, |_| {});
     let mut client = server.client();
@@ -421,6 +446,7 @@ fn requests_find_their_session_on_any_shard(driver: DriverKind) {
 
 on_both_drivers! {
     events_of_one_thread_arrive_in_its_order,
+    what_is_said_upon_something_arrives_after_it,
     sockets_and_handles_work_in_other_runtimes,
     every_wait_for_an_acknowledgement_ends,
     what_cannot_be_sent_is_an_error,

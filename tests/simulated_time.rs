@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stentor::sim::{Client, ConnectOptions, Faults, Sim, State, Transport};
+use stentor::sim::{Client, ConnectOptions, Faults, Raw, Sim, State, Transport};
 use stentor::{Data, DisconnectReason, EmitError, Server, ServerBuilder, Socket, Value};
 
 fn secs(secs: u64) -> Duration {
@@ -183,6 +183,80 @@ fn an_upgrade_that_times_out_keeps_the_session() {
     }
     assert_eq!(sim.state(client), State::Connected);
     assert_eq!(reasons.take(), []);
+}
+
+/// A client that polls, and a connection of its that was answered `3probe`.
+fn moving(sim: &mut Sim) -> (Client, Raw) {
+    let client = connect(sim, Transport::Polling);
+    let candidate = sim.open(None);
+    let target = format!("/socket.io/?EIO=4&transport=websocket&sid={}", sim.sid(client).unwrap());
+    sim.send(candidate, &websocket_request(&target));
+    sim.run_for(SLACK);
+    sim.stop_reading(client);
+    sim.send(candidate, &masked(1, b"2probe"));
+    sim.run_for(SLACK);
+    assert!(sim.receive(candidate).ends_with(b"\x81\x063probe"));
+    (client, candidate)
+}
+
+#[test]
+fn a_client_in_its_upgrade_is_told_the_end_within_the_upgrade_timeout() {
+    let reasons = Reasons::default();
+    let mut sim = sim(server(&reasons).shards(2));
+    let (_, moves) = moving(&mut sim);
+    let (_, stays) = moving(&mut sim);
+    let began = sim.now();
+    sim.handle().emit("last", 1).unwrap();
+    sim.handle().disconnect_sockets(true).unwrap();
+    sim.run_for(secs(5));
+    assert_eq!(reasons.take(), [DisconnectReason::ServerNamespaceDisconnect; 2], "at once");
+    sim.send(moves, &masked(1, b"5"));
+    sim.run_for(SLACK);
+    let told = sim.receive(moves);
+    assert!(told.starts_with(b"\x81\x0c42[\"last\",1]\x81\x0241\x88"), "{told:?}");
+    assert!(!sim.is_open(moves));
+    assert!(sim.run_until(secs(30), |sim| !sim.is_open(stays)));
+    let lasted = sim.now() - began;
+    assert!(lasted > secs(9) && lasted < secs(10) + 2 * SLACK, "{lasted:?}");
+    assert_eq!(sim.handle().sessions(), 1, "its words wait for a poll");
+    assert!(sim.run_until(secs(30), |sim| sim.handle().sessions() == 0));
+    let lasted = sim.now() - began;
+    assert!(lasted >= secs(30) && lasted < secs(30) + 2 * SLACK, "{lasted:?}");
+}
+
+#[test]
+fn a_shutdown_waits_for_an_upgrade_no_longer_than_for_a_last_word() {
+    let mut sim = sim(server(&Reasons::default()));
+    let (_, candidate) = moving(&mut sim);
+    let began = sim.now();
+    let shutdown = sim.handle().shutdown(secs(25));
+    assert!(sim.run_future(secs(9), shutdown).is_some());
+    let lasted = sim.now() - began;
+    assert!(lasted < secs(5), "{lasted:?}");
+    assert!(!sim.is_open(candidate));
+}
+
+#[test]
+fn a_slow_reader_has_the_linger_timeout_for_its_last_words() {
+    for (linger, waits, hears) in [(2, 3, 0), (20, 3, 1), (20, 19, 1), (20, 21, 0)] {
+        let reasons = Reasons::default();
+        let faults = Faults { window: 10_000, ..Faults::kind() };
+        let server = server(&reasons).linger_timeout(secs(linger));
+        let mut sim = Sim::new(server, 1, faults).unwrap();
+        let client = connect(&mut sim, Transport::WebSocket);
+        sim.stop_reading(client);
+        sim.handle().emit("large", "x".repeat(100_000)).unwrap();
+        sim.handle().disconnect_sockets(true).unwrap();
+        sim.run_for(secs(waits));
+        assert_eq!(reasons.take(), [DisconnectReason::ServerNamespaceDisconnect]);
+        // From here on it reads, a window at a time.
+        sim.resume_reading(client);
+        sim.run_for(secs(linger) + secs(1));
+        assert_eq!(sim.events(client).len(), hears, "{waits} s of {linger}");
+        let ended = if hears == 1 { State::Disconnected } else { State::Lost };
+        assert_eq!(sim.state(client), ended);
+        assert_eq!(sim.handle().connections(), 0);
+    }
 }
 
 #[test]
@@ -426,6 +500,23 @@ fn an_acknowledgement_that_does_not_come_times_out() {
     assert_eq!((answers.answers.len(), answers.missing), (0, 1));
     let lasted = sim.now() - began;
     assert!(lasted >= secs(3) && lasted < secs(3) + SLACK, "{lasted:?}");
+}
+
+#[test]
+fn everybody_is_pinged_when_all_are_due_at_once() {
+    // More than the deadlines of one turn.
+    const CLIENTS: usize = 5000;
+    let at_once = Faults { delay: Duration::ZERO..=Duration::ZERO, ..Faults::kind() };
+    let mut sim = Sim::new(server(&Reasons::default()), 1, at_once).unwrap();
+    let clients: Vec<Client> =
+        (0..CLIENTS).map(|_| sim.connect(ConnectOptions::default())).collect();
+    sim.run_for(secs(24));
+    sim.run_for(secs(1) + SLACK);
+    assert!(clients.iter().all(|&client| sim.pings(client).len() == 1), "once");
+    let first = sim.pings(clients[0])[0];
+    assert!(clients.iter().all(|&client| sim.pings(client)[0] - first < SLACK), "and in time");
+    sim.run_for(secs(21));
+    assert!(clients.iter().all(|&client| sim.state(client) == State::Connected));
 }
 
 fn websocket_request(target: &str) -> Vec<u8> {

@@ -18,18 +18,19 @@ const COLUMNS_MAX: usize = 100;
 const SAFETY_LINES_MAX: usize = 12;
 
 /// What each layer may import, besides itself.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
+    ("memory", &[]),
     ("protocol", &[]),
     ("wire", &["protocol"]),
-    ("session", &["protocol", "wire"]),
-    ("socket", &["protocol", "wire"]),
+    ("session", &["memory", "protocol", "wire"]),
+    ("socket", &["memory", "protocol", "wire"]),
     ("io", &[]),
-    ("shard", &["protocol", "wire", "session", "socket", "io"]),
-    ("server", &["protocol", "wire", "session", "socket", "io", "shard"]),
+    ("shard", &["memory", "protocol", "wire", "session", "socket", "io"]),
+    ("server", &["memory", "protocol", "wire", "session", "socket", "io", "shard"]),
 ];
 
 /// Layers that read no clock, open no descriptor, spawn, lock and await nothing.
-const PURE: [&str; 4] = ["protocol", "wire", "session", "socket"];
+const PURE: [&str; 5] = ["memory", "protocol", "wire", "session", "socket"];
 const IMPURE: [&str; 4] = [
     r"\b(tokio|mio|io_uring|libc|socket2|Instant|SystemTime)\b",
     r"\b(Mutex|RwLock|Condvar|mpsc|oneshot)\b",

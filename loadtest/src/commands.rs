@@ -5,7 +5,6 @@ use clap::Args;
 use crate::Failure;
 use crate::load::{Pace, Plan};
 use crate::runner::{self, Common};
-use crate::swarm::Transport;
 
 /// How many clients, how much text, how fast.
 #[derive(Debug, Clone, Args)]
@@ -40,9 +39,6 @@ impl Amount {
 pub(crate) struct Fanout {
     #[command(flatten)]
     amount: Amount,
-    /// How the recipients connect; the publisher always does by WebSocket.
-    #[arg(long, value_enum, default_value_t = Transport::Websocket)]
-    transport: Transport,
     #[command(flatten)]
     common: Common,
 }
@@ -62,9 +58,6 @@ pub(crate) struct Rooms {
     /// Rooms over which the clients are spread; broadcasts go round.
     #[arg(long, default_value_t = 10)]
     rooms: u32,
-    /// How the recipients connect; the publisher always does by WebSocket.
-    #[arg(long, value_enum, default_value_t = Transport::Websocket)]
-    transport: Transport,
     #[command(flatten)]
     common: Common,
 }
@@ -106,39 +99,39 @@ pub(crate) struct Mixed {
 pub(crate) fn fanout(options: &Fanout) -> Result<(), Failure> {
     let Amount { clients, payload, .. } = options.amount;
     let plan = Plan::fanout(clients, payload, options.amount.pace()?);
-    runner::run("fanout", plan, options.transport, &options.common)
+    runner::run("fanout", plan, &options.common)
 }
 
 pub(crate) fn echo(options: &Echo) -> Result<(), Failure> {
     let Amount { clients, payload, .. } = options.amount;
     let plan = Plan::echo(clients, payload, options.amount.pace()?);
-    runner::run("echo", plan, Transport::Websocket, &options.common)
+    runner::run("echo", plan, &options.common)
 }
 
 pub(crate) fn rooms(options: &Rooms) -> Result<(), Failure> {
     let Amount { clients, payload, .. } = options.amount;
     let plan = Plan::fanout(clients, payload, options.amount.pace()?);
     let rooms = checked_rooms(options.rooms, clients)?;
-    runner::run("rooms", Plan { rooms, ..plan }, options.transport, &options.common)
+    runner::run("rooms", Plan { rooms, ..plan }, &options.common)
 }
 
 pub(crate) fn churn(options: &Churn) -> Result<(), Failure> {
     let Amount { clients, payload, .. } = options.amount;
     let plan = Plan::fanout(clients, payload, options.amount.pace()?);
     let churn = checked_rate(options.churn)?;
-    runner::run("churn", Plan { churn, ..plan }, Transport::Websocket, &options.common)
+    runner::run("churn", Plan { churn, ..plan }, &options.common)
 }
 
 pub(crate) fn mixed(options: &Mixed) -> Result<(), Failure> {
     let plan = Plan {
-        clients: options.clients,
         payload: options.payload,
         broadcast: Some(Pace::Rate(checked_rate(options.broadcasts)?)),
         rooms: checked_rooms(options.rooms, options.clients)?,
         echo: Some(Pace::Rate(checked_rate(options.echoes)?)),
         churn: checked_rate(options.churn)?,
+        ..Plan::quiet(options.clients)
     };
-    runner::run("mixed", plan, Transport::Websocket, &options.common)
+    runner::run("mixed", plan, &options.common)
 }
 
 fn checked_rooms(rooms: u32, clients: u32) -> Result<u32, Failure> {

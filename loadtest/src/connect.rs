@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use crate::Failure;
 use crate::contest::Spread;
-use crate::latency::{Latency, Percentiles};
+use crate::crew::Crew;
+use crate::latency::Percentiles;
+use crate::load::{Plan, Window};
 use crate::measure::Process;
-use crate::runner::{self, Common};
-use crate::swarm::{Client, Swarm, Work};
-use crate::system::now;
+use crate::report::Generator;
+use crate::runner::{self, Common, Setup};
 use crate::target::Target;
 
 #[derive(Debug, Args)]
@@ -34,51 +35,29 @@ pub(crate) struct Connects {
     pub(crate) close_ns: Option<Spread>,
     /// From the first SYN to the answer of the namespace.
     pub(crate) latency: Percentiles,
-    pub(crate) generator_share: f64,
+    pub(crate) interrupted: bool,
+    #[serde(flatten)]
+    pub(crate) generator: Generator,
 }
 
 /// Until the server has noticed that its clients have left.
 const LEAVE: Duration = Duration::from_millis(300);
 
-#[derive(Default)]
-struct Arrivals {
-    begun: Vec<u64>,
-    latency: Latency,
-}
-
-impl Work for Arrivals {
-    fn packet(
-        &mut self,
-        _: u32,
-        _: &mut Client,
-        packet: &[u8],
-        _: &mut Vec<u8>,
-    ) -> Result<(), String> {
-        Err(format!("a new client got {:?}", String::from_utf8_lossy(packet)))
-    }
-
-    fn connecting(&mut self, who: u32) {
-        self.begun.resize(self.begun.len().max(who as usize + 1), 0);
-        self.begun[who as usize] = now();
-    }
-
-    fn ready(&mut self, who: u32) {
-        self.latency.record(now() - self.begun[who as usize]);
-    }
-}
-
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    if options.clients == 0 {
-        return Err(Failure::Usage("at least one client".to_owned()));
-    }
-    let (target, server) = options.common.prepare(options.clients)?;
-    let (_, length) = options.common.length()?;
-    let found = measure(target, server.as_ref(), options.clients, length)?;
+    let Setup { mut crew, servers, duration, .. } =
+        options.common.muster(Plan::quiet(options.clients))?;
+    let found = rounds(&mut crew, &servers, options.clients, duration)?;
     if options.common.output.json {
         println!("{}", serde_json::to_string(&found).map_err(Failure::server)?);
         return Ok(());
     }
-    println!("connect: {} connections, {:.0}/s", found.connections, found.per_second);
+    let ended = if found.interrupted { ", interrupted" } else { "" };
+    println!(
+        "connect: {} connections by {}, {:.0}/s{ended}",
+        found.connections,
+        options.common.transport.name(),
+        found.per_second
+    );
     let Percentiles { p50_us, p90_us, p99_us, p999_us, max_us } = found.latency;
     println!("  p50 {p50_us} us, p90 {p90_us}, p99 {p99_us}, p99.9 {p999_us}, max {max_us}");
     if let (Some(made), Some(lost)) = (found.ns, found.close_ns) {
@@ -91,45 +70,64 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             us(lost.median)
         );
     }
-    println!("  generator: {:.0} % of a core", found.generator_share * 100.0);
+    println!("  generator: {}", found.generator.line());
+    println!("  generator memory: {}", found.generator.memory());
     Ok(())
 }
 
+/// Connections to one server, all from this process.
 pub(crate) fn measure(
     target: Target,
     server: Option<&Process>,
     clients: u32,
     length: Duration,
 ) -> Result<Connects, Failure> {
-    let own = Process::itself().map_err(Failure::io("read /proc"))?;
-    let mut arrivals = Arrivals::default();
-    let mut swarm = Swarm::new(target, |_| None)?;
+    let servers = server.map_or(&[][..], std::slice::from_ref);
+    rounds(&mut Crew::alone(target, Plan::quiet(clients))?, servers, clients, length)
+}
+
+fn rounds(
+    crew: &mut Crew,
+    servers: &[Process],
+    clients: u32,
+    length: Duration,
+) -> Result<Connects, Failure> {
+    let mut seen = Window::default();
+    let base = runner::memory_of(crew.processes())?;
     // The first round warms up.
-    round(&mut swarm, &mut arrivals, clients, server)?;
-    arrivals.latency = Latency::default();
+    round(crew, servers, clients)?;
+    crew.collect(&mut seen)?;
+    seen.clear();
     let live = runner::live_line();
     let (mut made, mut lost, mut connecting) = (Vec::new(), Vec::new(), Duration::ZERO);
-    let (started, own_before) = (Instant::now(), runner::cpu(Some(&own))?);
-    let mut own_idle = Duration::ZERO;
+    let (started, own_before) = (Instant::now(), runner::each(crew.processes())?);
+    let (mut own_idle, mut memory) = (Duration::ZERO, base);
     while made.is_empty() || started.elapsed() < length && !crate::system::interrupted() {
-        let round = round(&mut swarm, &mut arrivals, clients, server)?;
+        let round = match round(crew, servers, clients) {
+            // The rounds so far are the result.
+            Err(Failure::InterruptedAt { .. }) if !made.is_empty() => break,
+            round => round?,
+        };
+        crew.collect(&mut seen)?;
         made.push(round.made_ns / f64::from(clients));
         lost.push(round.lost_ns / f64::from(clients));
+        memory = memory.max(round.memory);
         connecting += round.connecting;
         own_idle += LEAVE;
         live.set_message(format!("{} connections", made.len() as u64 * u64::from(clients)));
     }
     live.finish_and_clear();
     let busy = started.elapsed().saturating_sub(own_idle).as_secs_f64().max(1e-6);
-    let own_used = runner::cpu(Some(&own))?.since(&own_before);
+    let shares = runner::shares(&runner::each(crew.processes())?, &own_before, busy);
     let connections = made.len() as u64 * u64::from(clients);
     Ok(Connects {
         connections,
         per_second: connections as f64 / connecting.as_secs_f64().max(1e-6),
-        ns: server.map(|_| Spread::of(made)),
-        close_ns: server.map(|_| Spread::of(lost)),
-        latency: arrivals.latency.percentiles(),
-        generator_share: own_used.process_ns as f64 / 1e9 / busy,
+        ns: (!servers.is_empty()).then(|| Spread::of(made)),
+        close_ns: (!servers.is_empty()).then(|| Spread::of(lost)),
+        latency: seen.connect.percentiles(),
+        interrupted: crate::system::interrupted(),
+        generator: Generator::new(shares, memory, memory.saturating_sub(base), clients),
     })
 }
 
@@ -137,25 +135,24 @@ struct Round {
     made_ns: f64,
     lost_ns: f64,
     connecting: Duration,
+    /// Of the generator, with all clients there.
+    memory: u64,
 }
 
-fn round(
-    swarm: &mut Swarm,
-    arrivals: &mut Arrivals,
-    clients: u32,
-    server: Option<&Process>,
-) -> Result<Round, Failure> {
-    let before = runner::cpu(server)?;
+fn round(crew: &mut Crew, servers: &[Process], clients: u32) -> Result<Round, Failure> {
+    let before = runner::cpu_of(servers)?;
     let started = Instant::now();
-    swarm.grow(clients, arrivals, |_| {})?;
+    crew.grow(clients, |_| {})?;
     let connecting = started.elapsed();
-    let full = runner::cpu(server)?;
-    swarm.clear();
+    let full = runner::cpu_of(servers)?;
+    let memory = runner::memory_of(crew.processes())?;
+    crew.clear()?;
     std::thread::sleep(LEAVE);
-    let empty = runner::cpu(server)?;
+    let empty = runner::cpu_of(servers)?;
     Ok(Round {
         made_ns: full.since(&before).total_ns() as f64,
         lost_ns: empty.since(&full).total_ns() as f64,
         connecting,
+        memory,
     })
 }

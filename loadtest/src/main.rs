@@ -10,6 +10,7 @@ mod commands;
 mod compare;
 mod connect;
 mod contest;
+mod crew;
 mod floor;
 mod gate;
 mod idle;
@@ -25,6 +26,7 @@ mod system;
 mod target;
 mod tour;
 mod wire;
+mod worker;
 
 use std::io;
 use std::process::ExitCode;
@@ -69,6 +71,9 @@ enum Command {
     Serve(serve::Serve),
     /// Run the floor: a bare sender without a protocol, with the contract's outside.
     Floor(floor::Options),
+    /// Some of the clients of a run; started by the other commands.
+    #[command(hide = true)]
+    Worker,
 }
 
 /// Why a run did not end well.
@@ -78,6 +83,8 @@ enum Failure {
     Usage(String),
     #[error("cannot {0}: {1}")]
     Io(&'static str, #[source] io::Error),
+    #[error("cannot reach {0}: {1}")]
+    Unreachable(std::net::SocketAddr, #[source] io::Error),
     #[error("the server: {0}")]
     Server(String),
     #[error("the server broke the contract: {0}")]
@@ -91,10 +98,39 @@ enum Failure {
     Descriptors { clients: u32, limit: u64 },
     #[error("no descriptors are left after {0} clients: raise the limit (ulimit -n)")]
     DescriptorsAt(u32),
+    #[error("the whole system has no descriptors left after {0} clients: raise fs.file-max")]
+    SystemDescriptorsAt(u32),
+    #[error(
+        "{clients} clients do not fit into {workers} processes that may open {limit} descriptors \
+         each, {needed} in all are needed and about {possible} clients are possible: raise the \
+         hard limit (ulimit -Hn, or LimitNOFILE of the service){hint}"
+    )]
+    Workers { clients: u32, workers: u32, limit: u64, needed: u64, possible: u64, hint: String },
+    #[error(
+        "{clients} clients of {server} need as many source ports, and there are {ports}: only a \
+         server on 127.0.0.0/8 is reached from more than one address. About {possible} clients \
+         are possible: widen net.ipv4.ip_local_port_range, or give more servers (--url)"
+    )]
+    Ports { clients: u64, server: std::net::SocketAddr, ports: u32, possible: u64 },
+    #[error(
+        "no source port is left after {0} connections: those that were closed stay taken for a \
+         minute, so wait, or widen net.ipv4.ip_local_port_range"
+    )]
+    PortsAt(u32),
+    #[error("worker {number} (process {pid}) has failed: {why}")]
+    Worker { number: usize, pid: u32, why: String },
+    #[error("the command that this worker belongs to is gone")]
+    Leaderless,
+    #[error("the server falls behind the rate: {0} messages are outstanding")]
+    Behind(usize),
     #[error("worse than the baseline: {0}")]
     Regression(String),
     #[error("interrupted")]
     Interrupted,
+    #[error("interrupted when {ready} of {clients} clients were in: there are no results yet")]
+    InterruptedAt { ready: u32, clients: u32 },
+    #[error("interrupted in the warm-up: there are no results yet")]
+    InterruptedWarming,
 }
 
 impl Failure {
@@ -145,5 +181,6 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::ContestClients(options) => contest::clients::run(options),
         Command::Serve(options) => serve::run(options),
         Command::Floor(options) => floor::run(options),
+        Command::Worker => worker::run(),
     }
 }

@@ -43,7 +43,8 @@ impl Cpu {
 #[derive(Debug, Clone)]
 pub(crate) struct Process {
     pid: u32,
-    softirq: Vec<u32>,
+    /// Kernel threads whose time is counted to it.
+    pub(crate) softirq: Vec<u32>,
 }
 
 impl Process {

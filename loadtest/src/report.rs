@@ -47,9 +47,74 @@ pub(crate) struct Report {
     /// The most messages that were outstanding at once.
     pub(crate) backlog: u64,
     pub(crate) latencies: Vec<Named>,
-    pub(crate) generator_share: f64,
+    /// Until all clients were in.
+    pub(crate) ramp_seconds: f64,
+    #[serde(flatten)]
+    pub(crate) generator: Generator,
     pub(crate) server: Option<ServerCost>,
     pub(crate) series: Vec<Sample>,
+}
+
+/// What the generator itself used.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Generator {
+    /// Cores that its busiest process used.
+    pub(crate) generator_share: f64,
+    /// Cores that each of its processes used, this one first.
+    pub(crate) generator_shares: Vec<f64>,
+    /// Cores that it may use.
+    pub(crate) generator_cores: usize,
+    /// Private memory of all its processes, and the part of it that came with the clients.
+    pub(crate) generator_bytes: u64,
+    pub(crate) generator_bytes_per_client: f64,
+}
+
+impl Generator {
+    pub(crate) fn new(shares: Vec<f64>, bytes: u64, more: u64, clients: u32) -> Self {
+        Self {
+            generator_share: shares.iter().copied().fold(0.0, f64::max),
+            generator_shares: shares,
+            generator_cores: std::thread::available_parallelism().map_or(1, usize::from),
+            generator_bytes: bytes,
+            generator_bytes_per_client: more as f64 / f64::from(clients.max(1)),
+        }
+    }
+
+    /// Whether one of its processes, or all together, had no time to spare: such a generator
+    /// measures itself.
+    pub(crate) fn is_saturated(&self) -> bool {
+        let together: f64 = self.generator_shares.iter().sum();
+        self.generator_share > SATURATED || together > SATURATED * self.generator_cores as f64
+    }
+
+    /// One line of text.
+    pub(crate) fn line(&self) -> String {
+        let shares = &self.generator_shares;
+        let percent = |share: f64| format!("{:.0} %", share * 100.0);
+        let mut line = format!("{} of a core", percent(self.generator_share));
+        if shares.len() > 1 {
+            let each: Vec<_> = shares[1..].iter().map(|share| percent(*share)).collect();
+            let together: f64 = shares.iter().sum();
+            line = format!(
+                "{} workers, {} of a core, {together:.2} cores with the leader",
+                each.len(),
+                each.join(", ")
+            );
+        }
+        if self.is_saturated() {
+            line.push_str(": saturated, the server may be faster");
+        }
+        line
+    }
+
+    /// One line of text.
+    pub(crate) fn memory(&self) -> String {
+        format!(
+            "{:.0} B per client, {:.1} MiB in all",
+            self.generator_bytes_per_client,
+            self.generator_bytes as f64 / f64::from(1 << 20)
+        )
+    }
 }
 
 /// A histogram with its name and its curve.
@@ -127,6 +192,7 @@ impl Report {
             named("to each recipient", &window.latency),
             named("to the last recipient", &window.last),
             named("echo", &window.echo),
+            named("to come in", &window.connect),
         ];
         Self {
             command,
@@ -145,15 +211,11 @@ impl Report {
             connections: window.connections,
             backlog: window.backlog,
             latencies: latencies.into_iter().flatten().collect(),
-            generator_share: 0.0,
+            ramp_seconds: 0.0,
+            generator: Generator::default(),
             server: None,
             series: Vec::new(),
         }
-    }
-
-    /// A generator this busy measures itself.
-    pub(crate) fn is_saturated(&self) -> bool {
-        self.generator_share > SATURATED
     }
 }
 
@@ -169,6 +231,9 @@ fn pace(plan: &Plan) -> String {
     let mut parts = vec![one("broadcasts", plan.broadcast), one("echoes", plan.echo)];
     if plan.rooms > 1 {
         parts.push(format!("{} rooms", plan.rooms));
+    }
+    if plan.servers > 1 {
+        parts.push(format!("{} servers", plan.servers));
     }
     if plan.churn > 0.0 {
         parts.push(format!("{} clients a second come and go", plan.churn));
@@ -239,6 +304,8 @@ fn print(report: &Report) {
             server.memory_bytes as f64 / f64::from(1 << 20)
         );
     }
-    let hint = if report.is_saturated() { ": saturated, the server may be faster" } else { "" };
-    println!("  generator: {:.0} % of a core{hint}", report.generator_share * 100.0);
+    println!("  generator: {}", report.generator.line());
+    let (clients, seconds) = (f64::from(report.clients), report.ramp_seconds);
+    let memory = report.generator.memory();
+    println!("  generator memory: {memory}; ramp {seconds:.1} s, {:.0}/s", clients / seconds);
 }

@@ -6,27 +6,38 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Failure;
-use crate::load::{Load, Plan, Window};
+use crate::crew::{self, Crew};
+use crate::load::Plan;
 use crate::measure::{Cpu, Process};
-use crate::report::{self, Output, Report, Sample, ServerCost};
+use crate::report::{self, Generator, Output, Report, Sample, ServerCost};
 use crate::swarm::{Swarm, Transport, Work};
 use crate::target::Target;
 
 /// What every command against a server takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// Where the server is.
+    /// Where the server is. Repeated: several servers, clients go round among them, and each
+    /// broadcast is published once to each.
     #[arg(long, default_value = "http://127.0.0.1:3000")]
-    pub(crate) url: String,
+    pub(crate) url: Vec<String>,
+    /// The servers are one: what is published to the first reaches the clients of all.
+    #[arg(long)]
+    pub(crate) cluster: bool,
+    /// How clients connect; those that publish always do by WebSocket.
+    #[arg(long, value_enum, default_value_t = Transport::Websocket)]
+    pub(crate) transport: Transport,
+    /// Processes to divide the clients among; default as many as the descriptor limit needs.
+    #[arg(long)]
+    pub(crate) workers: Option<u32>,
     /// Seconds measured.
     #[arg(long, default_value_t = 5.0)]
     pub(crate) duration: f64,
     /// Seconds before, not measured.
     #[arg(long, default_value_t = 1.0)]
     pub(crate) warmup: f64,
-    /// The server's process on this machine, for its CPU and memory.
+    /// The server's process on this machine, for its CPU and memory. Repeated: their sum.
     #[arg(long)]
-    pub(crate) pid: Option<u32>,
+    pub(crate) pid: Vec<u32>,
     /// Pin the generator to this core.
     #[arg(long)]
     pub(crate) core: Option<usize>,
@@ -34,25 +45,58 @@ pub(crate) struct Common {
     pub(crate) output: Output,
 }
 
+/// What stands ready before clients connect.
+pub(crate) struct Setup {
+    pub(crate) plan: Plan,
+    pub(crate) crew: Crew,
+    pub(crate) servers: Vec<Process>,
+    pub(crate) warmup: Duration,
+    pub(crate) duration: Duration,
+}
+
+const SERVERS_MAX: usize = 64;
+
 impl Common {
-    pub(crate) fn length(&self) -> Result<(Duration, Duration), Failure> {
+    /// Everything that is needed for a plan, checked and started.
+    pub(crate) fn muster(&self, plan: Plan) -> Result<Setup, Failure> {
         let seconds = |value: f64| {
             Duration::try_from_secs_f64(value)
                 .map_err(|_| Failure::Usage(format!("{value} is no number of seconds")))
         };
-        Ok((seconds(self.warmup)?, seconds(self.duration)?))
-    }
-
-    /// What must be in place before clients connect.
-    pub(crate) fn prepare(&self, clients: u32) -> Result<(Target, Option<Process>), Failure> {
-        let target = Target::parse(&self.url)?;
+        let (warmup, duration) = (seconds(self.warmup)?, seconds(self.duration)?);
+        if self.url.len() > SERVERS_MAX {
+            return Err(Failure::Usage(format!("more than {SERVERS_MAX} servers")));
+        }
+        let targets = self.url.iter().map(|url| Target::parse(url));
+        let targets = targets.collect::<Result<Vec<_>, _>>()?;
+        let plan = plan.among(targets.len() as u32, self.cluster);
+        if plan.clients == 0 || plan.publishers > plan.clients {
+            return Err(Failure::Usage("at least one client for each server".to_owned()));
+        }
         if let Some(core) = self.core {
             crate::system::pin(core)?;
         }
-        prepare(clients)?;
-        let process = self.pid.map(Process::new).transpose();
-        Ok((target, process.map_err(Failure::io("read /proc of the server"))?))
+        crate::system::catch_interrupts().map_err(Failure::io("catch Ctrl-C"))?;
+        crew::check_ports(&targets, &plan, self.transport)?;
+        let workers = crew::workers(&plan, self.transport, self.workers)?;
+        let servers = watch_all(&self.pid)?;
+        let crew = Crew::muster(targets, plan, self.transport, workers)?;
+        Ok(Setup { plan, crew, servers, warmup, duration })
     }
+}
+
+/// Server processes that are looked at together. Kernel threads that work for several of them are
+/// counted once.
+fn watch_all(pids: &[u32]) -> Result<Vec<Process>, Failure> {
+    let mut seen = Vec::new();
+    let mut processes = Vec::new();
+    for &pid in pids {
+        let mut process = Process::new(pid).map_err(Failure::io("read /proc of the server"))?;
+        process.softirq.retain(|thread| !seen.contains(thread));
+        seen.extend(&process.softirq);
+        processes.push(process);
+    }
+    Ok(processes)
 }
 
 /// Room for the descriptors, and an ear for Ctrl-C.
@@ -68,10 +112,7 @@ pub(crate) fn prepare(clients: u32) -> Result<(), Failure> {
 
 /// Connects with a progress bar.
 pub(crate) fn ramp(swarm: &mut Swarm, clients: u32, work: &mut impl Work) -> Result<(), Failure> {
-    let bar =
-        ProgressBar::with_draw_target(Some(clients.into()), ProgressDrawTarget::stderr_with_hz(10));
-    let style = ProgressStyle::with_template("connecting {bar:40} {pos}/{len} {per_sec}");
-    bar.set_style(style.expect("invariant: a valid template"));
+    let bar = crew::progress_bar(clients);
     let grown = swarm.grow(clients, work, |ready| bar.set_position(ready.into()));
     bar.finish_and_clear();
     grown
@@ -79,54 +120,64 @@ pub(crate) fn ramp(swarm: &mut Swarm, clients: u32, work: &mut impl Work) -> Res
 
 /// CPU time now, of a process or of none.
 pub(crate) fn cpu(process: Option<&Process>) -> Result<Cpu, Failure> {
-    process.map_or(Ok(Cpu::default()), |process| {
-        process.cpu().map_err(Failure::io("read the CPU time of a process"))
-    })
+    cpu_of(process.map_or(&[], std::slice::from_ref))
 }
 
-/// Runs a plan against the server of `common`.
-pub(crate) fn run(
-    command: &'static str,
-    plan: Plan,
-    transport: Transport,
-    common: &Common,
-) -> Result<(), Failure> {
-    let (warmup, duration) = common.length()?;
-    let (target, server) = common.prepare(plan.clients + plan.churn.ceil() as u32)?;
-    let url = common.url.clone();
-    let mut swarm = Swarm::new(target, move |who| plan.rooms_of(who))?;
-    swarm.transport = transport;
-    let mut load = Load::new(plan);
-    ramp(&mut swarm, plan.clients, &mut load)?;
-    load.run(&mut swarm, warmup, |_| {})?;
+/// CPU time now, of all these together.
+pub(crate) fn cpu_of(processes: &[Process]) -> Result<Cpu, Failure> {
+    let mut sum = Cpu::default();
+    for process in processes {
+        let cpu = process.cpu().map_err(Failure::io("read the CPU time of a process"))?;
+        sum.process_ns += cpu.process_ns;
+        sum.softirq_ns += cpu.softirq_ns;
+        sum.user_ns += cpu.user_ns;
+        sum.system_ns += cpu.system_ns;
+    }
+    Ok(sum)
+}
 
-    let own = Process::itself().map_err(Failure::io("read /proc"))?;
-    let mut watch = Watch::new(&own, server.as_ref())?;
+/// Private memory of all these together.
+pub(crate) fn memory_of(processes: &[Process]) -> Result<u64, Failure> {
+    let memory = |it: &Process| it.memory().map_err(Failure::io("read the memory of a process"));
+    processes.iter().map(memory).sum()
+}
+
+/// Runs a plan against the servers of `common`.
+pub(crate) fn run(command: &'static str, plan: Plan, common: &Common) -> Result<(), Failure> {
+    let Setup { plan, mut crew, servers, warmup, duration } = common.muster(plan)?;
+    let (base, ramping) = (memory_of(crew.processes())?, Instant::now());
+    crew.ramp()?;
+    let ramp_seconds = ramping.elapsed().as_secs_f64();
+    crew.run(warmup, |_| {})?;
+    if crate::system::interrupted() {
+        return Err(Failure::InterruptedWarming);
+    }
+
+    let own = crew.processes().to_vec();
+    let mut watch = Watch::new(&own, &servers)?;
     let live = live_line();
-    load.run(&mut swarm, duration, |window| {
-        if let Some(sample) = watch.sample(window) {
+    let window = crew.run(duration, |operations| {
+        if let Some(sample) = watch.sample(operations) {
             live.set_message(sample.line());
         }
     })?;
     live.finish_and_clear();
-    let (seconds, own_used, used) = watch.totals()?;
+    let Totals { seconds, used, shares } = watch.totals()?;
+    let memory = memory_of(&own)?;
 
-    let window = std::mem::take(&mut load.window);
     let operations = if plan.broadcast.is_some() { window.operations } else { window.echoes };
-    let cost = match &server {
-        Some(server) => {
-            let memory = server.memory().map_err(Failure::io("read the server's memory"))?;
-            Some(ServerCost::new(&used, operations, seconds, memory))
-        }
-        None => None,
+    let cost = match servers.is_empty() {
+        true => None,
+        false => Some(ServerCost::new(&used, operations, seconds, memory_of(&servers)?)),
     };
     let report = Report {
         interrupted: crate::system::interrupted(),
-        generator_share: own_used.process_ns as f64 / 1e9 / seconds,
-        transport: transport.name(),
+        transport: common.transport.name(),
+        ramp_seconds,
+        generator: Generator::new(shares, memory, memory.saturating_sub(base), plan.clients),
         server: cost,
         series: watch.samples,
-        ..Report::new(command, &url, &plan, seconds, &window)
+        ..Report::new(command, &common.url.join(", "), &plan, seconds, window)
     };
     report::publish(&report, &common.output)
 }
@@ -139,43 +190,66 @@ pub(crate) fn live_line() -> ProgressBar {
     bar
 }
 
-/// Looks at both processes while a run goes on.
+/// Looks at the processes of both sides while a run goes on.
 struct Watch<'p> {
-    own: &'p Process,
-    server: Option<&'p Process>,
+    own: &'p [Process],
+    servers: &'p [Process],
     started: Instant,
-    first: (Cpu, Cpu),
-    last: (f64, Cpu, Cpu, u64),
+    first: (Vec<Cpu>, Cpu),
+    last: (f64, Vec<Cpu>, Cpu, u64),
     samples: Vec<Sample>,
 }
 
+/// What a run took.
+struct Totals {
+    seconds: f64,
+    /// CPU of the servers.
+    used: Cpu,
+    /// Cores that each process of the generator was busy on.
+    shares: Vec<f64>,
+}
+
 impl<'p> Watch<'p> {
-    fn new(own: &'p Process, server: Option<&'p Process>) -> Result<Self, Failure> {
-        let first = (cpu(Some(own))?, cpu(server)?);
-        let last = (0.0, first.0, first.1, 0);
-        Ok(Self { own, server, started: Instant::now(), first, last, samples: Vec::new() })
+    fn new(own: &'p [Process], servers: &'p [Process]) -> Result<Self, Failure> {
+        let first = (each(own)?, cpu_of(servers)?);
+        let last = (0.0, first.0.clone(), first.1, 0);
+        Ok(Self { own, servers, started: Instant::now(), first, last, samples: Vec::new() })
     }
 
     /// What happened since the last look. A process that is gone is noticed by its clients.
-    fn sample(&mut self, window: &Window) -> Option<&Sample> {
-        let (own, server) = (cpu(Some(self.own)).ok()?, cpu(self.server).ok()?);
+    fn sample(&mut self, operations: u64) -> Option<&Sample> {
+        let (own, servers) = (each(self.own).ok()?, cpu_of(self.servers).ok()?);
         let at = self.started.elapsed().as_secs_f64();
-        let operations = window.operations + window.echoes;
-        let (before, own_before, server_before, operations_before) = self.last;
+        let (before, own_before, servers_before, operations_before) = &self.last;
         let seconds = (at - before).max(1e-6);
-        self.last = (at, own, server, operations);
         self.samples.push(Sample {
             at,
-            per_second: (operations - operations_before) as f64 / seconds,
-            server_share: server.since(&server_before).total_ns() as f64 / 1e9 / seconds,
-            generator_share: own.since(&own_before).total_ns() as f64 / 1e9 / seconds,
+            per_second: operations.saturating_sub(*operations_before) as f64 / seconds,
+            server_share: servers.since(servers_before).total_ns() as f64 / 1e9 / seconds,
+            generator_share: most(&shares(&own, own_before, seconds)),
         });
+        self.last = (at, own, servers, operations);
         self.samples.last()
     }
 
-    fn totals(&self) -> Result<(f64, Cpu, Cpu), Failure> {
+    fn totals(&self) -> Result<Totals, Failure> {
         let seconds = self.started.elapsed().as_secs_f64();
-        let own = cpu(Some(self.own))?.since(&self.first.0);
-        Ok((seconds, own, cpu(self.server)?.since(&self.first.1)))
+        let shares = shares(&each(self.own)?, &self.first.0, seconds);
+        Ok(Totals { seconds, used: cpu_of(self.servers)?.since(&self.first.1), shares })
     }
+}
+
+/// CPU time now, of each of these.
+pub(crate) fn each(processes: &[Process]) -> Result<Vec<Cpu>, Failure> {
+    processes.iter().map(|process| cpu(Some(process))).collect()
+}
+
+/// Cores that each process was busy on since an earlier look.
+pub(crate) fn shares(now: &[Cpu], before: &[Cpu], seconds: f64) -> Vec<f64> {
+    let pairs = now.iter().zip(before);
+    pairs.map(|(now, before)| now.since(before).process_ns as f64 / 1e9 / seconds).collect()
+}
+
+fn most(shares: &[f64]) -> f64 {
+    shares.iter().copied().fold(0.0, f64::max)
 }

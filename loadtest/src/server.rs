@@ -28,7 +28,7 @@ impl Server {
     /// Starts a program that says `listening on URL` on its first line.
     pub(crate) fn start(mut command: Command) -> Result<Self, Failure> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        end_with_us(&mut command);
+        crate::system::leave_with_us(&mut command);
         let mut child = command.spawn().map_err(Failure::io("start a server"))?;
         let mut line = String::new();
         let output = child.stdout.take().expect("invariant: piped above");
@@ -56,17 +56,6 @@ impl Server {
     pub(crate) fn running(url: &str, pid: u32) -> Result<Self, Failure> {
         let process = Process::new(pid).map_err(Failure::io("read /proc of the server"))?;
         Ok(Self { child: None, target: Target::parse(url)?, process })
-    }
-}
-
-/// Lets a program end when this one does, however that comes.
-pub(crate) fn end_with_us(command: &mut Command) {
-    // SAFETY: the closure makes one system call that is safe after fork.
-    unsafe {
-        command.pre_exec(|| {
-            crate::system::die_with_parent();
-            Ok(())
-        });
     }
 }
 

@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Failure;
@@ -26,12 +26,12 @@ use crate::wire;
 use polling::Polling;
 
 /// How clients connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Transport {
     #[default]
     Websocket,
-    /// All but client 0, which may have to publish.
+    /// All but those that publish.
     Polling,
 }
 
@@ -72,6 +72,11 @@ pub(crate) struct Client {
     pub(crate) phase: Phase,
 }
 
+/// A client may cost a kibibyte. What it holds for a moment (half a frame, bytes that its socket
+/// did not take) comes on top, what a run remembers of it is some words more.
+const CLIENT_BYTES_MAX: usize = 1_024;
+const _: () = assert!(2 * (size_of::<Client>() + size_of::<Polling>()) < CLIENT_BYTES_MAX);
+
 /// What the clients do once they are in the namespace.
 pub(crate) trait Work {
     /// A Socket.IO packet for client `who`: `2…` an event, `3…` an acknowledgement. Bytes put
@@ -99,9 +104,27 @@ pub(crate) trait Work {
     }
 }
 
+/// Which of a run's clients these are, and what sets their process apart from the others.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Seat {
+    /// The number of the first client among all of the run: it chooses the server.
+    pub(crate) first: u32,
+    /// So many from the first on publish, and so connect by WebSocket.
+    pub(crate) publishers: u32,
+    /// 0 for the process of the command; workers have source addresses of their own.
+    pub(crate) worker: u8,
+}
+
+// Clients' tokens are their numbers; whatever is none lies beyond `u32::MAX`.
 const TIMER: Token = Token(usize::MAX);
-/// Connections from one source address: there are 28 232 ephemeral ports by default.
+const BELL: Token = Token(usize::MAX - 1);
+/// The second connection of a polling client, with its number below.
+const SIDE: usize = 1 << 40;
+
+/// Connections from one source address, of the 28 232 ports that there are by default.
 const CONNECTIONS_PER_ADDRESS: u32 = 25_000;
+/// Source addresses of one process: those of 127.n.0.0/16 less a few.
+const ADDRESSES: u32 = 60_000;
 const READ_BYTES: usize = 256 * 1024;
 
 pub(crate) struct Swarm {
@@ -113,20 +136,28 @@ pub(crate) struct Swarm {
     /// What a full socket has not taken yet.
     unsent: HashMap<u32, Vec<u8>>,
     pub(crate) transport: Transport,
-    target: Target,
-    request: Vec<u8>,
+    seat: Seat,
+    /// The servers; clients go round among them.
+    targets: Vec<Target>,
+    /// The upgrade request to each.
+    requests: Vec<Vec<u8>>,
     /// The rooms that a client joins on its way in.
     rooms: Box<dyn Fn(u32) -> Option<String>>,
     timer: Timer,
+    /// A descriptor of [`watch`](Self::watch) has something to say.
+    rung: bool,
     pub(crate) ready: u32,
     pub(crate) connecting: u32,
     /// Connections begun so far: they choose the source address.
     opened: u32,
+    ports: u32,
 }
 
 impl Swarm {
+    /// Some clients of a run; `rooms` says what client `who` of them joins on its way in.
     pub(crate) fn new(
-        target: Target,
+        targets: Vec<Target>,
+        seat: Seat,
         rooms: impl Fn(u32) -> Option<String> + 'static,
     ) -> Result<Self, Failure> {
         let poll = Poll::new().map_err(Failure::io("make a poller"))?;
@@ -138,18 +169,35 @@ impl Swarm {
             poll,
             events: Events::with_capacity(1024),
             clients: Vec::new(),
-            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            // Not zero, so that its memory is there before the clients'.
+            buffer: vec![0xff; READ_BYTES].into_boxed_slice(),
             reply: Vec::new(),
             unsent: HashMap::new(),
             transport: Transport::default(),
-            request: wire::upgrade_request(&target.host, &target.path),
-            target,
+            seat,
+            requests: targets.iter().map(|it| wire::upgrade_request(&it.host, &it.path)).collect(),
+            targets,
             rooms: Box::new(rooms),
             timer,
+            rung: false,
             ready: 0,
             connecting: 0,
             opened: 0,
+            // Some are left for others.
+            ports: (crate::system::source_ports() / 8 * 7).clamp(1, CONNECTIONS_PER_ADDRESS),
         })
+    }
+
+    /// Ends turns when `fd` can be read, or written after it could not.
+    pub(crate) fn watch(&self, fd: i32) -> Result<(), Failure> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let watched = self.poll.registry().register(&mut SourceFd(&fd), BELL, interest);
+        watched.map_err(Failure::io("watch another process"))
+    }
+
+    /// Whether a watched descriptor has changed since the last call.
+    pub(crate) fn has_rung(&mut self) -> bool {
+        std::mem::take(&mut self.rung)
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -175,6 +223,8 @@ impl Swarm {
     ) -> Result<(), Failure> {
         const AT_ONCE: u32 = 256;
         const PATIENCE: Duration = Duration::from_secs(20);
+        // Doubling would leave up to half of it unused.
+        self.clients.reserve_exact(count.saturating_sub(self.len()) as usize);
         let mut last = (self.ready, Instant::now());
         while self.ready < count {
             while self.connecting < AT_ONCE && self.len() < count {
@@ -185,7 +235,7 @@ impl Swarm {
             self.turn(Some(Duration::from_millis(100)), work)?;
             progress(self.ready);
             if crate::system::interrupted() {
-                return Err(Failure::Interrupted);
+                return Err(Failure::InterruptedAt { ready: self.ready, clients: count });
             }
             if self.ready != last.0 {
                 last = (self.ready, Instant::now());
@@ -201,51 +251,65 @@ impl Swarm {
 
     /// Begins to connect a client that has no connection.
     pub(crate) fn connect(&mut self, who: u32) -> Result<(), Failure> {
-        let mut stream = self.open().map_err(|error| match error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE) => Failure::DescriptorsAt(self.len()),
-            _ => Failure::io("connect")(error),
-        })?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll
-            .registry()
-            .register(&mut stream, Token(who as usize), interest)
-            .map_err(Failure::io("watch a connection"))?;
+        let server = self.server_of(who);
+        let stream = self.open(server, Token(who as usize))?;
+        let polls = self.transport == Transport::Polling && who >= self.seat.publishers;
+        self.connecting += 1;
         let client = &mut self.clients[who as usize];
         client.stream = Some(stream);
-        client.phase = Phase::Upgrading;
         client.partial = Vec::new();
         client.next = 0;
-        self.opened = self.opened.wrapping_add(1);
-        self.connecting += 1;
-        if self.transport == Transport::Polling && who > 0 {
-            self.clients[who as usize].phase = Phase::Opening;
-            self.clients[who as usize].polling = Some(Polling::new());
-            let request = self.poll_request("", None);
-            return self.send(who, &request);
+        if polls {
+            client.phase = Phase::Opening;
+            client.polling = Some(Polling::new());
+            let request = self.poll_request(who, None);
+            return self.write(who, &request);
         }
-        let request = std::mem::take(&mut self.request);
-        let sent = self.send(who, &request);
-        self.request = request;
+        client.phase = Phase::Upgrading;
+        let request = std::mem::take(&mut self.requests[server]);
+        let sent = self.write(who, &request);
+        self.requests[server] = request;
         sent
     }
 
-    fn open(&self) -> io::Result<TcpStream> {
-        let SocketAddr::V4(to) = self.target.address else {
-            return TcpStream::connect(self.target.address);
+    fn server_of(&self, who: u32) -> usize {
+        (self.seat.first + who) as usize % self.targets.len()
+    }
+
+    /// One more connection to a server.
+    fn open(&mut self, server: usize, token: Token) -> Result<TcpStream, Failure> {
+        let mut stream = self.begin(server).map_err(|error| match error.raw_os_error() {
+            Some(libc::EMFILE) => Failure::DescriptorsAt(self.len()),
+            Some(libc::ENFILE) => Failure::SystemDescriptorsAt(self.len()),
+            Some(libc::EADDRNOTAVAIL) => Failure::PortsAt(self.opened),
+            _ => Failure::io("connect")(error),
+        })?;
+        self.opened = self.opened.wrapping_add(1);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let watched = self.poll.registry().register(&mut stream, token, interest);
+        watched.map_err(Failure::io("watch a connection"))?;
+        Ok(stream)
+    }
+
+    fn begin(&self, server: usize) -> io::Result<TcpStream> {
+        let address = self.targets[server].address;
+        let SocketAddr::V4(to) = address else {
+            return TcpStream::connect(address);
         };
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        let block = self.opened / CONNECTIONS_PER_ADDRESS;
-        if to.ip().is_loopback() && block > 0 {
-            // More connections than one address has ports: every 127.x.y.z is ours. Ports of
-            // connections that were closed stay taken for a minute.
-            let [_, _, b, c] = (block % 60_000 + 1).to_be_bytes();
-            let from = Ipv4Addr::new(127, 1, b, c);
+        let block = self.opened / self.ports;
+        if to.ip().is_loopback() && (block > 0 || self.seat.worker > 0) {
+            // More connections than one address has ports: every 127.x.y.z is ours, and each
+            // process has its own x. Ports of connections that were closed stay taken for a
+            // minute.
+            let [_, _, b, c] = (block % ADDRESSES + 1).to_be_bytes();
+            let from = Ipv4Addr::new(127, self.seat.worker + 1, b, c);
             crate::system::bind_address_no_port(&socket)?;
             socket.bind(&SocketAddr::new(IpAddr::V4(from), 0).into())?;
         }
-        match socket.connect(&self.target.address.into()) {
+        match socket.connect(&address.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
             _ => Ok(TcpStream::from_std(socket.into())),
         }
@@ -263,6 +327,7 @@ impl Swarm {
         }
         client.phase = Phase::Closed;
         client.partial = Vec::new();
+        client.polling = None;
         self.unsent.remove(&who);
     }
 
@@ -274,8 +339,16 @@ impl Swarm {
         self.clients.clear();
     }
 
-    /// Sends bytes for a client; what its socket does not take leaves when it can.
-    pub(crate) fn send(&mut self, who: u32, bytes: &[u8]) -> Result<(), Failure> {
+    /// Sends frames for a client, by whatever its transport makes of them.
+    pub(crate) fn send(&mut self, who: u32, frames: &[u8]) -> Result<(), Failure> {
+        match self.clients[who as usize].polling {
+            Some(_) => self.post(who, frames),
+            None => self.write(who, frames),
+        }
+    }
+
+    /// Writes to a client's connection; what its socket does not take leaves when it can.
+    fn write(&mut self, who: u32, bytes: &[u8]) -> Result<(), Failure> {
         if let Some(waiting) = self.unsent.get_mut(&who) {
             waiting.extend_from_slice(bytes);
             return Ok(());
@@ -284,12 +357,25 @@ impl Swarm {
         let sent = match stream.write(bytes) {
             Ok(sent) => sent,
             Err(error) if is_not_yet(&error) => 0,
-            Err(error) => return Err(Failure::io("send")(error)),
+            Err(error) => return Err(self.failed(who, "send", error)),
         };
         if sent < bytes.len() {
             self.unsent.insert(who, bytes[sent..].to_vec());
         }
         Ok(())
+    }
+
+    #[cold]
+    fn failed(&self, who: u32, what: &'static str, error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::TimedOut => {
+                Failure::Unreachable(self.targets[self.server_of(who)].address, error)
+            }
+            _ => Failure::io(what)(error),
+        }
     }
 
     /// Wakes the next [`turn`](Self::turn) after `wait`, with more precision than its timeout has.
@@ -311,7 +397,14 @@ impl Swarm {
         let mut outcome = Ok(());
         for event in &events {
             let Token(who) = event.token();
-            if event.token() == TIMER {
+            if who > u32::MAX as usize {
+                self.rung |= event.token() == BELL;
+                if who & SIDE != 0 && event.token() < BELL {
+                    outcome = self.side_event(who as u32, event.is_writable());
+                }
+                if outcome.is_err() {
+                    break;
+                }
                 continue;
             }
             if event.is_writable() && !self.unsent.is_empty() {
@@ -330,7 +423,7 @@ impl Swarm {
 
     fn flush(&mut self, who: u32) -> Result<(), Failure> {
         match self.unsent.remove(&who) {
-            Some(bytes) => self.send(who, &bytes),
+            Some(bytes) => self.write(who, &bytes),
             None => Ok(()),
         }
     }
@@ -347,7 +440,7 @@ impl Swarm {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                     return self.ended(who, work);
                 }
-                Err(error) => return Err(Failure::io("receive")(error)),
+                Err(error) => return Err(self.failed(who, "receive", error)),
             };
             work.received();
             let kept = std::mem::take(&mut client.partial);
@@ -423,7 +516,7 @@ impl Swarm {
         outcome?;
         if !self.reply.is_empty() {
             let mut reply = std::mem::take(&mut self.reply);
-            self.send(who, &reply)?;
+            self.write(who, &reply)?;
             reply.clear();
             self.reply = reply;
         }

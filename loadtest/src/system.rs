@@ -4,6 +4,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -122,10 +124,31 @@ pub(crate) fn catch_interrupts() -> io::Result<()> {
         .map(drop)
 }
 
-/// The end of this process follows the end of its parent, so that no server is left behind.
-pub(crate) fn die_with_parent() {
-    // SAFETY: sets a number in the kernel; no memory is involved.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) };
+/// Lets a process that we start end with us and not before: its end follows ours, so that nothing
+/// is left behind, and Ctrl-C, which a terminal sends to all at once, is for us alone to answer.
+pub(crate) fn leave_with_us(command: &mut Command) {
+    // SAFETY: the closure makes two system calls that are safe after fork and touch no memory.
+    unsafe {
+        command.pre_exec(|| {
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM))?;
+            if libc::signal(libc::SIGINT, libc::SIG_IGN) == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Ports that connections may come from, of one source address to one destination.
+pub(crate) fn source_ports() -> u32 {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let range = range.unwrap_or_default();
+    let mut ends = range.split_ascii_whitespace().filter_map(|end| end.parse::<u32>().ok());
+    match (ends.next(), ends.next()) {
+        (Some(from), Some(to)) if to >= from => to - from + 1,
+        // What the kernel begins with.
+        _ => 28_232,
+    }
 }
 
 pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {

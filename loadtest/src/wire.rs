@@ -135,13 +135,42 @@ pub(crate) fn answer(ack: u64, payload: &[u8]) -> Vec<u8> {
 /// A number at the start of `bytes`, and what follows it.
 #[inline]
 pub(crate) fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0_u64;
-    let mut at = 0;
-    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|d| *d < 10) {
-        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+    /// So many always fit; no server of the contract sends more.
+    const DIGITS_MAX: usize = 19;
+    // Sequence numbers have ten digits, and every delivery brings one.
+    let (mut value, mut at) = match bytes.first_chunk().and_then(eight_digits) {
+        Some(value) => (value, 8),
+        None => (0, 0),
+    };
+    for byte in &bytes[at..] {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        if at == DIGITS_MAX {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
         at += 1;
     }
     (at > 0).then(|| (value, &bytes[at..]))
+}
+
+/// Eight digits at once: neighbours become pairs, pairs fours, fours the number.
+#[inline]
+fn eight_digits(text: &[u8; 8]) -> Option<u64> {
+    const ZEROS: u64 = u64::from_ne_bytes([b'0'; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0xf0; 8]);
+    const SIX: u64 = u64::from_ne_bytes([6; 8]);
+    let digits = u64::from_le_bytes(*text) ^ ZEROS;
+    // Above 9 a byte has high bits, now or after six are added; no byte carries into the next
+    // unless it had them before.
+    if (digits | digits.wrapping_add(SIX)) & HIGH != 0 {
+        return None;
+    }
+    let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
 }
 
 /// The text that payloads are cut from: letters and digits, nothing JSON would escape. Message
@@ -214,5 +243,19 @@ mod tests {
         assert_eq!(number(b"1000000007,\"x"), Some((1_000_000_007, &b",\"x"[..])));
         assert_eq!(number(b",1"), None);
         assert_eq!(number(b"99999999999999999999999"), None);
+        assert_eq!(number(b"1234567890123456789,").unwrap().0, 1_234_567_890_123_456_789);
+        for wrong in [b'/', b':', b'@', b' ', b'\n', 0, 0x7f, 0xff] {
+            for at in 0..12 {
+                let mut text = *b"987654321012";
+                text[at] = wrong;
+                let before = std::str::from_utf8(&text[..at]).unwrap();
+                let expected = before.parse().ok().map(|value: u64| (value, &text[at..]));
+                assert_eq!(number(&text), expected, "{wrong} at {at}");
+            }
+        }
+        for value in (0..2_000_000_000).step_by(77_777) {
+            let text = format!("{value:08},");
+            assert_eq!(number(text.as_bytes()), Some((value, &b","[..])));
+        }
     }
 }

@@ -2,47 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is the verdict")]
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+mod support;
 
-struct Server {
-    child: Child,
-    url: String,
-}
+use std::process::Command;
 
-impl Server {
-    fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
-        command.args(arguments).args(["--port", "0"]).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("listening on ").unwrap().to_owned();
-        Self { child, url }
-    }
-
-    /// Runs a command against it and returns its JSON.
-    fn run(&self, command: &[&str]) -> serde_json::Value {
-        let pid = self.child.id().to_string();
-        let short = ["--duration", "0.3", "--warmup", "0.05", "--json", "--pid", &pid];
-        let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
-            .args(command)
-            .args(short)
-            .args(["--url", &self.url])
-            .output()
-            .unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command:?} on {}: {error}", self.url);
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
+use support::Server;
 
 const FANOUT: [&str; 5] = ["fanout", "--clients", "20", "--window", "4"];
 const ECHO: [&str; 5] = ["echo", "--clients", "5", "--window", "4"];

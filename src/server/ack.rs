@@ -132,7 +132,7 @@ impl<T> AckRequest<T> {
         let (id, timeout_ms, socket) = (self.id, self.timeout_ms, self.socket.id);
         let (waiter, receiver) = oneshot::channel();
         let mut waiter = Some(waiter);
-        let here = with_current(&self.socket.port, |core| {
+        let here = with_current(self.socket.port(), |core| {
             if let Some(waiter) = waiter.take() {
                 core.emit_with_ack(socket, &frames, id, timeout_ms, waiter);
             }
@@ -141,7 +141,7 @@ impl<T> AckRequest<T> {
             && let Some(waiter) = waiter
         {
             let mail = Mail::EmitWithAck { socket, frames, id, timeout_ms, waiter };
-            self.socket.port.post(mail).map_err(|_| EmitError::MailboxFull)?;
+            self.socket.port().post(mail).map_err(|_| EmitError::MailboxFull)?;
         }
         Ok(receiver)
     }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::ack::{BroadcastAckRequest, millis};
 use super::error::EmitError;
 use super::socket::Socket;
-use crate::shard::port::{Broadcast, Change, Mail, Ports, ShardAnswers};
+use crate::shard::port::{Change, Mail, Ports, Posting, ShardAnswers};
 use crate::shard::with_current;
 use crate::socket::Target;
 use crate::wire;
@@ -167,7 +167,7 @@ impl BroadcastOperator {
     }
 
     fn send(&self, frames: &[u8]) -> Result<(), EmitError> {
-        let mut shared: Option<(Arc<Broadcast>, Bytes)> = None;
+        let mut shared: Option<(Posting, Bytes)> = None;
         let mut outcome = Ok(());
         for port in self.ports.all() {
             let here = with_current(port, |core| {
@@ -176,12 +176,11 @@ impl BroadcastOperator {
             if here.is_some() {
                 continue;
             }
-            let (broadcast, frames) = shared.get_or_insert_with(|| {
-                let broadcast =
-                    Broadcast { target: self.target.clone(), volatile: self.volatile, ack: None };
-                (Arc::new(broadcast), Bytes::copy_from_slice(frames))
+            let (posting, frames) = shared.get_or_insert_with(|| {
+                let posting = Posting::new(self.target.clone(), self.volatile, None);
+                (posting, Bytes::copy_from_slice(frames))
             });
-            let (broadcast, frames) = (broadcast.clone(), frames.clone());
+            let (broadcast, frames) = (posting.0.clone(), frames.clone());
             if port.post(Mail::Broadcast { broadcast, frames, answers: None }).is_err() {
                 outcome = Err(EmitError::MailboxFull);
             }
@@ -210,20 +209,17 @@ impl BroadcastOperator {
         id: u64,
         frames: Bytes,
     ) -> Result<Vec<oneshot::Receiver<ShardAnswers>>, EmitError> {
-        let broadcast = Arc::new(Broadcast {
-            target: self.target.clone(),
-            volatile: self.volatile,
-            ack: Some((id, self.timeout_ms)),
-        });
+        let ack = Some((id, self.timeout_ms));
+        let posting = Posting::new(self.target.clone(), self.volatile, ack);
         let mut receivers = Vec::new();
         for port in self.ports.all() {
             let (sender, receiver) = oneshot::channel();
             receivers.push(receiver);
             let mut sender = Some(sender);
             let here =
-                with_current(port, |core| core.broadcast(&broadcast, &frames, sender.take()));
+                with_current(port, |core| core.broadcast(&posting.0, &frames, sender.take()));
             if here.is_none() {
-                let (broadcast, frames) = (broadcast.clone(), frames.clone());
+                let (broadcast, frames) = (posting.0.clone(), frames.clone());
                 let mail = Mail::Broadcast { broadcast, frames, answers: sender };
                 port.post(mail).map_err(|_| EmitError::MailboxFull)?;
             }

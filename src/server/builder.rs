@@ -132,6 +132,11 @@ impl ServerBuilder {
         body_timeout: Duration => config.timings.body_timeout = millis;
         /// How long a connection may idle between requests. Default 75 s.
         keep_alive_timeout: Duration => config.timings.keep_alive_timeout = millis;
+        /// How long a peer may take to read our last bytes and to close its side, counted anew
+        /// whenever it takes some; then the connection is cut. Default 2 s. Longer lets slow
+        /// readers have their last words; each then keeps its connection, and what it was to be
+        /// sent, for so long.
+        linger_timeout: Duration => config.timings.linger = millis;
         /// Bytes of a POST body or of a WebSocket message. Default 1 000 000.
         max_http_buffer_size: usize => config.limits.message_bytes = |bytes| bytes;
         /// Bytes of a request head. Default 16 KiB.
@@ -150,10 +155,17 @@ impl ServerBuilder {
         max_rooms_per_socket: usize => config.limits.rooms = |count| count;
         /// Acknowledgements that one socket may owe. Default 1 024.
         max_pending_acks: usize => config.limits.pending_acks = |count| count;
-        /// Unfinished async handlers of one client. Default 1 024.
+        /// Unfinished async handlers of one client; they go on when it leaves. Default 1 024. The
+        /// one too many is dropped where it waits, and its client disconnected.
         max_pending_handlers: u32 => config.limits.pending_handlers = |count| count;
+        /// Unfinished async handlers of one shard. Default 262 144. Past it the handlers of
+        /// clients that have left are dropped where they wait, those of the longest gone first;
+        /// when there are none, the client whose handler is one too many is disconnected. As many
+        /// again may be unfinished of `on_disconnecting` and `on_disconnect`.
+        max_pending_handlers_per_shard: u32 => config.limits.tasks = |count| count;
         /// Connections of the whole server (more are answered 503), and sessions of the whole
-        /// server (more are refused as forbidden). Default 1 000 000.
+        /// server (more are refused as forbidden). Default 1 000 000. A shard with more than 16 384
+        /// takes address space (not memory) for its share of them, some 450 bytes each.
         max_connections: usize => config.limits.connections = |count| count;
         /// Messages that may wait for one shard. Default 65 536.
         max_mail: usize => config.limits.mail = |count| count;
@@ -408,6 +420,7 @@ impl ServerBuilder {
             ("head_timeout", timings.head_timeout),
             ("body_timeout", timings.body_timeout),
             ("keep_alive_timeout", timings.keep_alive_timeout),
+            ("linger_timeout", timings.linger),
         ] {
             if value == 0 || value > MAX_WAIT_MS {
                 return bad(format!("{name} must be between 1 ms and 30 days"));

@@ -36,14 +36,14 @@ pub(crate) fn queue(
     volatile: bool,
     weight: Weight,
 ) -> Result<(), EmitError> {
-    match with_current(&key.port, |core| core.emit(key.id, frames, volatile, weight)) {
+    match with_current(key.port(), |core| core.emit(key.id, frames, volatile, weight)) {
         Some(true) => Ok(()),
         Some(false) => Err(EmitError::Disconnected),
         None => {
             let frames = bytes::Bytes::copy_from_slice(frames);
             let is_event = weight == Weight::Event;
             let mail = Mail::Emit { socket: key.id, frames, volatile, is_event };
-            key.port.post(mail).map_err(|_| EmitError::MailboxFull)
+            key.port().post(mail).map_err(|_| EmitError::MailboxFull)
         }
     }
 }
@@ -204,7 +204,7 @@ impl Socket {
     /// is not on the socket's own core, where plain handlers always are.
     #[must_use]
     pub fn try_rooms(&self) -> Option<Vec<String>> {
-        let joined = with_current(&self.key.port, |core| core.sockets.rooms_of(self.key.id))?;
+        let joined = with_current(self.key.port(), |core| core.sockets.rooms_of(self.key.id))?;
         Some(self.name_rooms(&joined))
     }
 
@@ -220,7 +220,7 @@ impl Socket {
             Some(rooms) => rooms,
             None => {
                 let (reply, rooms) = oneshot::channel();
-                let asked = self.key.port.post(Mail::Rooms { socket: self.key.id, reply });
+                let asked = self.key.port().post(Mail::Rooms { socket: self.key.id, reply });
                 match asked {
                     Ok(()) => self.name_rooms(&rooms.await.unwrap_or_default()),
                     Err(_) => Vec::new(),
@@ -241,8 +241,8 @@ impl Socket {
     }
 
     fn change(&self, change: Change) {
-        if with_current(&self.key.port, |core| core.change(self.key.id, &change)).is_none()
-            && self.key.port.post(Mail::ChangeSocket { socket: self.key.id, change }).is_err()
+        if with_current(self.key.port(), |core| core.change(self.key.id, &change)).is_none()
+            && self.key.port().post(Mail::ChangeSocket { socket: self.key.id, change }).is_err()
         {
             let id = self.id();
             tracing::error!(target: "stentor::socket", id, "mailbox full: a change is lost");

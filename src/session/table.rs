@@ -1,7 +1,8 @@
 //! The sessions of one shard, split by how often they are touched: a broadcast reads and writes
 //! one cache line per recipient ([`Hot`]); everything else is [`Cold`].
 
-use super::{Heartbeat, Outbox, Upgrade};
+use super::{DisconnectReason, Heartbeat, Outbox, Upgrade};
+use crate::memory;
 use crate::protocol::id::Id;
 
 /// A link as the session layer sees it: an opaque name.
@@ -68,6 +69,7 @@ pub(crate) enum Phase {
     /// Over for its user; a polling client is told by its next GET.
     Closing {
         until_ms: u64,
+        reason: DisconnectReason,
     },
 }
 
@@ -108,19 +110,23 @@ pub(crate) struct Sessions<R> {
     cold: Vec<Option<Cold<R>>>,
     generations: Vec<u32>,
     free: Vec<u32>,
+    /// Sessions there will be at most, as far as is known.
+    most: usize,
 }
 
 impl<R> Sessions<R> {
-    pub(crate) fn new() -> Self {
-        Self { hot: Vec::new(), cold: Vec::new(), generations: Vec::new(), free: Vec::new() }
+    /// `most`: sessions there will be at most, as far as is known; see [`memory`].
+    pub(crate) fn new(most: usize) -> Self {
+        let (hot, cold) = (Vec::new(), Vec::new());
+        Self { hot, cold, generations: Vec::new(), free: Vec::new(), most }
     }
 
     /// Reserves a slot: the id that names of the session can be made of before it is filled.
     pub(crate) fn reserve(&mut self) -> SessionId {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.hot.push(Hot::vacant());
-            self.cold.push(None);
-            self.generations.push(0);
+            memory::push(&mut self.hot, Hot::vacant(), self.most);
+            memory::push(&mut self.cold, None, self.most);
+            memory::push(&mut self.generations, 0, self.most);
             (self.hot.len() - 1) as u32
         });
         SessionId { slot, generation: self.generations[slot as usize] }

@@ -6,6 +6,9 @@
 //!     ▲                       │                           │
 //!     └─── anything else, its end, or the timeout closes the candidate only ───┘
 //! ```
+//!
+//! A client that was answered `3probe` polls no more, so a session that ends in `Probed` keeps its
+//! candidate: the rest is said there, or to a poll that comes all the same.
 
 use super::LinkKey;
 
@@ -47,6 +50,16 @@ impl Upgrade {
         match self {
             Self::None => None,
             Self::Probing { until_ms, .. } | Self::Probed { until_ms, .. } => Some(until_ms),
+        }
+    }
+
+    /// Ends by then at the latest.
+    pub(crate) fn hurry(&mut self, by_ms: u64) {
+        match self {
+            Self::None => {}
+            Self::Probing { until_ms, .. } | Self::Probed { until_ms, .. } => {
+                *until_ms = by_ms.min(*until_ms);
+            }
         }
     }
 

@@ -49,9 +49,10 @@ pub(crate) struct Limits {
     pub(crate) pending_acks: usize,
     /// Broadcasts of one shard that may wait for acknowledgements. Default 1 024.
     pub(crate) broadcast_acks: usize,
-    /// Unfinished handlers of one session. Default 1 024.
+    /// Unfinished handlers of one session, gone or not. Default 1 024.
     pub(crate) pending_handlers: u32,
-    /// Unfinished futures of one shard, of sessions that are gone too. Default 262 144.
+    /// Unfinished handlers of one shard, of sessions that are gone too; and as many again of what
+    /// is done about their ends. Default 262 144.
     pub(crate) tasks: u32,
     /// Connections of the whole server, and sessions of the whole server. Default 1 000 000.
     pub(crate) connections: usize,
@@ -60,6 +61,15 @@ pub(crate) struct Limits {
     /// Bytes that these messages may hold; as much again may be in the shard's hands, and one
     /// message always fits. Default 256 MiB.
     pub(crate) mail_bytes: usize,
+}
+
+impl Limits {
+    /// Connections that one of so many shards may have to hold: its share, and an eighth more, for
+    /// nobody deals them out evenly.
+    pub(crate) fn connections_of(&self, shards: usize) -> usize {
+        let share = self.connections / shards.max(1);
+        share.saturating_add(share / 8)
+    }
 }
 
 impl Default for Limits {
@@ -99,7 +109,7 @@ pub(crate) struct Timings {
     pub(crate) body_timeout: u64,
     /// Between two requests of one connection. 75 000
     pub(crate) keep_alive_timeout: u64,
-    /// For the peer to read our last bytes and close its side. 2 000
+    /// For the peer to read our last bytes (since it last took some) and close its side. 2 000
     pub(crate) linger: u64,
     /// For a closed polling session to be told so by its next poll. 30 000
     pub(crate) poll_close: u64,

@@ -5,6 +5,7 @@
 //! in here through their keys at any time.
 
 use std::collections::{HashSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -14,11 +15,13 @@ use rand::{Rng, SeedableRng};
 use smallvec::SmallVec;
 
 use super::config::{Config, SlowConsumer};
-use super::link::{After, LinkKind, Links};
+use super::inbox::Inbox;
+use super::link::{After, HttpPhase, LinkKind, Links};
 use super::port::{
     AckWaiter, Answer, Broadcast, Counted, EngineCell, NoAnswer, Port, ShardAnswers, SocketCell,
 };
 use super::request::Request;
+use super::tasks::{Orphans, Pending};
 use super::timers::{TimerKey, Timers, UNSCHEDULED};
 use crate::io::LinkId;
 use crate::protocol::id::{ID_RANDOM_BYTES, Id};
@@ -51,7 +54,8 @@ pub(crate) struct Client {
     pub(crate) assembler: Assembler,
     /// A namespace must be joined by then; `u64::MAX` once one was.
     pub(crate) join_by_ms: u64,
-    pub(crate) pending_handlers: u32,
+    /// Its unfinished handlers, once there was one.
+    pub(crate) pending: Option<Rc<Pending>>,
     pub(crate) timer_tick: u64,
 }
 
@@ -82,6 +86,8 @@ pub(crate) struct Counters {
     pub(crate) overflowed: u64,
     /// Sends offered to the driver.
     pub(crate) sends: u64,
+    /// Sessions that broadcasts were queued for, each time anew.
+    pub(crate) deliveries: u64,
 }
 
 /// How a packet behaves when the outbox is full.
@@ -121,6 +127,8 @@ pub(crate) struct Core {
     /// [`Log::rotations`] when the stalled were last copied out.
     pub(crate) copied_at: u64,
     pub(crate) timers: Timers,
+    pub(crate) inbox: Inbox,
+    pub(crate) orphans: Orphans,
     pub(crate) notices: VecDeque<Notice>,
     pub(crate) driver_ops: Vec<DriverOp>,
     /// Ids of the user's making whose sessions are gone.
@@ -134,15 +142,22 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(config: Arc<Config>, port: Arc<Port>, now_ms: u64, seed: [u8; 32]) -> Self {
+    /// `most`: connections there will be at most, as far as is known.
+    pub(crate) fn new(
+        config: Arc<Config>,
+        port: Arc<Port>,
+        most: usize,
+        now_ms: u64,
+        seed: [u8; 32],
+    ) -> Self {
         Self {
             config,
             port,
             now_ms,
             rng: StdRng::from_seed(seed),
-            links: Links::default(),
-            sessions: Sessions::new(),
-            sockets: Sockets::new(),
+            links: Links::new(most),
+            sessions: Sessions::new(most),
+            sockets: Sockets::new(most),
             acks: Acks::new(),
             log: Log::new(),
             room_tails: Vec::new(),
@@ -154,6 +169,8 @@ impl Core {
             broken: Vec::new(),
             copied_at: 0,
             timers: Timers::new(now_ms),
+            inbox: Inbox::default(),
+            orphans: Orphans::default(),
             notices: VecDeque::new(),
             driver_ops: Vec::new(),
             freed_sids: Vec::new(),
@@ -312,6 +329,7 @@ impl Core {
             self.overflow(session, range, Weight::Event);
         }
         self.log.release(range.chunk);
+        self.counters.deliveries += reached as u64;
         if !self.dirty.is_empty() {
             self.touch();
         }
@@ -489,14 +507,11 @@ impl Core {
     /// The session's earliest deadline.
     fn session_deadline_ms(&self, id: SessionId) -> Option<u64> {
         let cold = self.sessions.get(id)?;
-        Some(match cold.phase {
-            Phase::Closing { until_ms } => until_ms,
-            Phase::Open => cold
-                .heartbeat
-                .deadline_ms()
-                .min(cold.upgrade.deadline_ms().unwrap_or(u64::MAX))
-                .min(cold.owner.join_by_ms),
-        })
+        let of_phase = match cold.phase {
+            Phase::Closing { until_ms, .. } => until_ms,
+            Phase::Open => cold.heartbeat.deadline_ms().min(cold.owner.join_by_ms),
+        };
+        Some(of_phase.min(cold.upgrade.deadline_ms().unwrap_or(u64::MAX)))
     }
 
     /// Makes sure that the session is looked at by its earliest deadline.
@@ -530,10 +545,20 @@ impl Core {
             return;
         }
         tracing::debug!(target: "stentor::session", sid_slot = id.slot, %reason, "session closes");
-        cold.phase = Phase::Closing { until_ms: self.now_ms + self.config.timings.poll_close };
+        let timings = &self.config.timings;
+        cold.phase = Phase::Closing { until_ms: self.now_ms + timings.poll_close, reason };
         let sockets = std::mem::take(&mut cold.owner.sockets);
-        let candidate = cold.upgrade.link();
-        cold.upgrade = Default::default();
+        if let Some(pending) = &cold.owner.pending {
+            self.orphans.push(pending.clone());
+        }
+        // Who was told to move may not poll again: it is told the rest where it moves to.
+        let candidate = match cold.upgrade.is_probed() {
+            true => None,
+            false => std::mem::take(&mut cold.upgrade).link(),
+        };
+        if self.over_by_ms.is_some() {
+            cold.upgrade.hurry(self.now_ms + timings.linger);
+        }
         if let Owner::Engine { endpoint, key } = &cold.owner.owner {
             key.connected.store(false, Ordering::Release);
             let (endpoint, key) = (*endpoint, key.clone());
@@ -571,6 +596,20 @@ impl Core {
             let code = CloseCode::new(reason.close_code()).unwrap_or(CloseCode::NORMAL);
             self.close_websocket(link, code, unsaid);
         }
+    }
+
+    /// The client of a session that ended while it moved has arrived: it is told the rest.
+    pub(crate) fn close_over_candidate(
+        &mut self,
+        id: SessionId,
+        link: LinkId,
+        reason: DisconnectReason,
+    ) {
+        let poll = self.sessions.hot[id.slot as usize].link.replace(link.into());
+        if let Some(poll) = poll {
+            self.answer_poll(poll.into(), wire::fixed::body::NOOP);
+        }
+        self.close_over_websocket(id, reason);
     }
 
     fn close_over_polling(&mut self, id: SessionId, reason: DisconnectReason) {
@@ -636,6 +675,9 @@ impl Core {
         let Some(cold) = self.sessions.remove(id) else { return };
         debug_assert!(cold.owner.sockets.is_empty(), "sockets end before their session");
         self.port.sessions.fetch_sub(1, Ordering::Relaxed);
+        if let Some(candidate) = cold.upgrade.link() {
+            self.close_websocket(candidate.into(), CloseCode::NORMAL, Vec::new());
+        }
         if let Sid::Custom(sid) = cold.sid {
             self.freed_sids.push(sid);
         }
@@ -679,6 +721,11 @@ impl Core {
     pub(crate) fn drop_link(&mut self, link: LinkId) {
         if let Some(removed) = self.links.remove(link) {
             drop(removed.counted.then(|| Counted(self.port.clone())));
+            if let LinkKind::Http(http) = removed.kind
+                && let HttpPhase::Deciding(pending) = http.phase
+            {
+                self.orphans.push(pending);
+            }
             self.driver_ops.push(DriverOp::Close(link));
             self.touch();
         }

@@ -11,12 +11,13 @@ use std::sync::atomic::Ordering;
 use bytes::{Buf, BytesMut};
 use smallvec::SmallVec;
 
+use super::Shard;
 use super::app::Tasks;
 use super::core::{Client, Core, DriverOp, NO_TIMER, Owner, Weight};
 use super::link::{After, Destination, HttpPhase, LinkKind, Opening, Reader, Reply, WebSocketLink};
 use super::port::EngineCell;
 use super::request::Request;
-use super::{Shard, TaskKind};
+use super::tasks::{Pending, TaskOf};
 use crate::DisconnectReason;
 use crate::io::LinkId;
 use crate::protocol::engine_io::{Open, PayloadPacket, RequestError, split};
@@ -123,7 +124,7 @@ impl Shard {
             }
             let LinkKind::Http(http) = &mut entry.kind else { return Next::Wait };
             match http.phase {
-                HttpPhase::Deciding | HttpPhase::Polling(_) => return Next::Wait,
+                HttpPhase::Deciding(_) | HttpPhase::Polling(_) => return Next::Wait,
                 HttpPhase::Body { .. } => {
                     drop(core);
                     return self.read_body(link);
@@ -362,13 +363,14 @@ impl Shard {
     // ---- opening a session ----
 
     fn decide(self: &Rc<Self>, opening: Opening) -> Next {
+        let pending = Rc::<Pending>::default();
         if let Some(http) = self.core.borrow_mut().links.http(opening.link) {
-            http.phase = HttpPhase::Deciding;
+            http.phase = HttpPhase::Deciding(pending.clone());
         }
         let step = self.app.allow_request(&opening.request);
         let link = opening.link;
         let busy = || Err("the server is busy".to_owned());
-        self.finish(None, step, busy, move |shard, verdict| {
+        self.finish(TaskOf::Request(pending), step, busy, move |shard, verdict| {
             let next = shard.open(&opening, verdict);
             if let Next::Switched(mut unread) = next {
                 shard.websocket_received(opening.link, &mut unread);
@@ -475,7 +477,7 @@ impl Shard {
             sockets: SmallVec::new(),
             assembler: Assembler::default(),
             join_by_ms,
-            pending_handlers: 0,
+            pending: None,
             timer_tick: NO_TIMER,
         };
         core.sessions.insert(
@@ -513,7 +515,7 @@ impl Shard {
         if let Some((endpoint, key)) = engine {
             let mut tasks = Tasks::new();
             self.app.engine_opened(endpoint, &key, &mut tasks);
-            self.adopt(Some(session), tasks, TaskKind::Handler);
+            self.adopt(&TaskOf::Session(session), tasks);
         }
     }
 
@@ -671,7 +673,7 @@ impl Shard {
         let Some(http) = core.links.http(link) else { return };
         let session = match http.phase {
             HttpPhase::Polling(session) | HttpPhase::Body { session, .. } => Some(session),
-            HttpPhase::Head | HttpPhase::Deciding => None,
+            HttpPhase::Head | HttpPhase::Deciding(_) => None,
         };
         if let Some(session) = session {
             if let Some(cold) = core.sessions.get_mut(session) {

@@ -1,13 +1,16 @@
 //! The links of one shard: what each connection is doing right now.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use super::request::Request;
+use super::tasks::Pending;
 use super::timers::UNSCHEDULED;
 use crate::io::LinkId;
+use crate::memory;
 use crate::protocol::http::{BodyReader, Connection, Encoding};
 use crate::protocol::websocket::Decoder;
 use crate::session::{LinkKey, SessionId};
@@ -84,7 +87,7 @@ pub(crate) enum HttpPhase {
     /// In the body of a POST.
     Body { session: SessionId, reader: BodyReader, body: Vec<u8> },
     /// `allow_request` is deciding.
-    Deciding,
+    Deciding(Rc<Pending>),
     /// A GET waits for packets of this session.
     Polling(SessionId),
 }
@@ -127,13 +130,13 @@ pub(crate) enum LinkKind {
     },
 }
 
-/// One connection.
+/// One connection. What a send looks at stands together, in front. (Not aligned to cache lines: a
+/// table of aligned entries is copied whenever it grows, where others are only mapped anew.)
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Link {
+    /// A driver's generation, or [`VACANT`].
     pub(crate) generation: u32,
-    pub(crate) kind: LinkKind,
-    /// Bytes to be sent that are no session's: HTTP answers, last words.
-    pub(crate) out: Vec<u8>,
     /// The kernel refused bytes and will say when it takes more.
     pub(crate) blocked: bool,
     /// Stands in the list of links to send.
@@ -143,9 +146,18 @@ pub(crate) struct Link {
     /// Stands in the shard's count of connections.
     pub(crate) counted: bool,
     pub(crate) after: After,
+    /// Bytes to be sent that are no session's: HTTP answers, last words.
+    pub(crate) out: Vec<u8>,
     pub(crate) deadline_ms: u64,
     pub(crate) timer_tick: u64,
+    pub(crate) kind: LinkKind,
 }
+
+const _: () = assert!(size_of::<Link>() == 128, "two cache lines per connection");
+const _: () = assert!(std::mem::offset_of!(Link, deadline_ms) <= 48, "a send looks at one of them");
+
+/// The generation of a slot without a link. A driver's have 24 bits.
+const VACANT: u32 = u32::MAX;
 
 impl Link {
     pub(crate) fn new(generation: u32, kind: LinkKind) -> Self {
@@ -165,37 +177,39 @@ impl Link {
 }
 
 /// Links by the driver's indices.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Links {
     links: Vec<Link>,
     live: usize,
+    /// Links there will be at most, as far as is known.
+    most: usize,
 }
 
 impl Links {
+    /// `most`: links there will be at most, as far as is known; see [`memory`].
+    pub(crate) fn new(most: usize) -> Self {
+        Self { links: Vec::new(), live: 0, most }
+    }
+
     pub(crate) fn insert(&mut self, id: LinkId, kind: LinkKind) {
         let index = id.index as usize;
         while self.links.len() <= index {
-            self.links.push(Link::new(u32::MAX, LinkKind::Vacant));
+            memory::push(&mut self.links, Link::new(VACANT, LinkKind::Vacant), self.most);
         }
         debug_assert!(matches!(self.links[index].kind, LinkKind::Vacant), "links are not reused");
+        debug_assert_ne!(id.generation, VACANT);
         self.links[index] = Link::new(id.generation, kind);
         self.live += 1;
     }
 
     #[inline]
     pub(crate) fn get(&self, id: LinkId) -> Option<&Link> {
-        let live = |link: &&Link| {
-            link.generation == id.generation && !matches!(link.kind, LinkKind::Vacant)
-        };
-        self.links.get(id.index as usize).filter(live)
+        self.links.get(id.index as usize).filter(|link| link.generation == id.generation)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, id: LinkId) -> Option<&mut Link> {
-        let live = |link: &&mut Link| {
-            link.generation == id.generation && !matches!(link.kind, LinkKind::Vacant)
-        };
-        self.links.get_mut(id.index as usize).filter(live)
+        self.links.get_mut(id.index as usize).filter(|link| link.generation == id.generation)
     }
 
     pub(crate) fn http(&mut self, id: LinkId) -> Option<&mut HttpLink> {
@@ -215,7 +229,7 @@ impl Links {
     pub(crate) fn remove(&mut self, id: LinkId) -> Option<Link> {
         self.get(id)?;
         self.live -= 1;
-        let vacant = Link::new(id.generation, LinkKind::Vacant);
+        let vacant = Link::new(VACANT, LinkKind::Vacant);
         Some(std::mem::replace(&mut self.links[id.index as usize], vacant))
     }
 
@@ -225,7 +239,7 @@ impl Links {
 
     pub(crate) fn ids(&self) -> Vec<LinkId> {
         let live = |(index, link): (usize, &Link)| {
-            (!matches!(link.kind, LinkKind::Vacant))
+            (link.generation != VACANT)
                 .then_some(LinkId { index: index as u32, generation: link.generation })
         };
         self.links.iter().enumerate().filter_map(live).collect()

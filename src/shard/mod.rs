@@ -5,12 +5,14 @@
 //! No code here holds the tables borrowed while user code runs.
 //!
 //! ```text
-//! turn     poll the driver, dispatch, mail, tasks, timers, notices, flush one slice
+//! turn     poll the driver, mail, dispatch, tasks, timers, notices, flush one slice
 //! http     requests: classification, handshake, GET, POST, hand-over
 //! websocket, packets   frames -> Engine.IO packets -> Socket.IO packets -> App
 //! flush    outboxes and answers -> one batch of sends
 //! core     the tables: emit, broadcast, close
 //! port     keys and mailboxes: how the outside reaches a shard
+//! inbox    mail, read: order, and what each letter does
+//! tasks    unfinished handlers and their bounds
 //! host     a thread with a tokio runtime that runs turns when something happened
 //! ```
 
@@ -21,26 +23,27 @@ pub(crate) mod core;
 mod flush;
 pub(crate) mod host;
 mod http;
+mod inbox;
 pub(crate) mod link;
 mod packets;
 pub(crate) mod port;
 mod replies;
 pub(crate) mod request;
+mod tasks;
 mod timers;
 pub(crate) mod turn;
 mod websocket;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-use futures_util::FutureExt;
 
 use self::app::{App, LocalFuture, Tasks};
 use self::config::Config;
 use self::core::{Core, Notice};
 use self::port::{Port, Ports, SocketCell};
+use self::tasks::{Counts, TaskOf};
 use crate::protocol::id::Id;
 use crate::session::SessionId;
 
@@ -55,10 +58,8 @@ pub(crate) struct Shard {
     pub(crate) ports: Arc<Ports>,
     /// Futures on their way to the turn's set.
     spawned: RefCell<Vec<LocalFuture<()>>>,
-    /// Unfinished futures of any kind.
-    tasks: Cell<u32>,
-    /// Those among them that a shutdown waits for.
-    last_words: Cell<u32>,
+    /// Unfinished futures.
+    counts: Counts,
 }
 
 impl std::fmt::Debug for Shard {
@@ -91,6 +92,8 @@ pub(crate) fn with_current<R>(port: &Arc<Port>, act: impl FnOnce(&mut Core) -> R
         // The tables are never borrowed while user code runs; user code that runs inside of an
         // encoding holds none of them either.
         let mut core = shard.core.try_borrow_mut().ok()?;
+        // What others have sent before comes before what this is about to send.
+        core.catch_up();
         Some(act(&mut core))
     })
 }
@@ -99,40 +102,6 @@ pub(crate) fn with_current<R>(port: &Arc<Port>, act: impl FnOnce(&mut Core) -> R
 #[cfg(feature = "axum")]
 pub(crate) fn current() -> Option<Rc<Shard>> {
     CURRENT.with(|current| current.borrow().clone())
-}
-
-/// What a shutdown does about an unfinished future.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TaskKind {
-    /// A handler of an event or a decision about a client: ends with the server.
-    Handler,
-    /// What is done about a client's end, and connections of the router: waited for.
-    LastWord,
-}
-
-/// Counts a future while it lives.
-struct CountedTask {
-    shard: Rc<Shard>,
-    kind: TaskKind,
-}
-
-impl CountedTask {
-    fn new(shard: Rc<Shard>, kind: TaskKind) -> Self {
-        shard.tasks.set(shard.tasks.get() + 1);
-        if kind == TaskKind::LastWord {
-            shard.last_words.set(shard.last_words.get() + 1);
-        }
-        Self { shard, kind }
-    }
-}
-
-impl Drop for CountedTask {
-    fn drop(&mut self) {
-        self.shard.tasks.set(self.shard.tasks.get() - 1);
-        if self.kind == TaskKind::LastWord {
-            self.shard.last_words.set(self.shard.last_words.get() - 1);
-        }
-    }
 }
 
 impl Shard {
@@ -145,95 +114,16 @@ impl Shard {
         seed: [u8; 32],
     ) -> Rc<Self> {
         let port = ports.all()[usize::from(index)].clone();
-        let core = Core::new(config.clone(), port.clone(), now_ms, seed);
+        let most = config.limits.connections_of(ports.all().len());
+        let core = Core::new(config.clone(), port.clone(), most, now_ms, seed);
         let (core, spawned) = (RefCell::new(core), RefCell::default());
-        let (tasks, last_words) = (Cell::new(0), Cell::new(0));
-        Rc::new(Self { core, app, config, port, ports, spawned, tasks, last_words })
+        let counts = Counts::default();
+        Rc::new(Self { core, app, config, port, ports, spawned, counts })
     }
 
     /// Makes this the thread's current shard.
     pub(crate) fn enter(self: &Rc<Self>) -> Entered {
         CURRENT.with(|current| Entered(current.borrow_mut().replace(self.clone())))
-    }
-
-    /// Whether the shard's bound for unfinished futures is reached.
-    fn is_busy(&self) -> bool {
-        self.tasks.get() >= self.config.limits.tasks
-    }
-
-    /// Leaves a future to the turn.
-    fn spawn(self: &Rc<Self>, future: LocalFuture<()>, kind: TaskKind) {
-        let counted = CountedTask::new(self.clone(), kind);
-        self.spawned.borrow_mut().push(Box::pin(async move {
-            let _counted = counted;
-            future.await;
-        }));
-        if let Ok(mut core) = self.core.try_borrow_mut() {
-            core.touch();
-        }
-    }
-
-    /// Runs a step to its end: now if it can, else as a task, one of the session's unfinished
-    /// handlers. `then` gets its outcome, or `busy` when no more futures are taken.
-    fn finish<T: 'static>(
-        self: &Rc<Self>,
-        session: Option<SessionId>,
-        step: Step<T>,
-        busy: impl FnOnce() -> T,
-        then: impl FnOnce(&Rc<Self>, T) + 'static,
-    ) {
-        match step {
-            Step::Ready(value) => then(self, value),
-            Step::Pending(mut future) => match (&mut future).now_or_never() {
-                Some(value) => then(self, value),
-                None if self.is_busy() => then(self, busy()),
-                None => {
-                    let shard = self.clone();
-                    let rest: LocalFuture<()> = Box::pin(async move {
-                        let value = future.await;
-                        then(&shard, value);
-                    });
-                    self.adopt(session, vec![rest], TaskKind::Handler);
-                }
-            },
-        }
-    }
-
-    /// Takes over unfinished handlers: of a session within its bound, while it is there.
-    fn adopt(self: &Rc<Self>, session: Option<SessionId>, tasks: Tasks, kind: TaskKind) {
-        for task in tasks {
-            let mut core = self.core.borrow_mut();
-            // Last words are bounded by the clients they are about.
-            if kind == TaskKind::Handler && self.is_busy() {
-                tracing::error!(target: "stentor::handler", "too many handlers are unfinished");
-                if let Some(session) = session {
-                    core.close_session(session, crate::DisconnectReason::LimitPendingHandlers);
-                }
-                drop(core);
-                drop(task);
-                continue;
-            }
-            let limit = self.config.limits.pending_handlers;
-            let owner = session.and_then(|id| Some((id, core.sessions.get_mut(id)?)));
-            let Some((session, cold)) = owner else {
-                drop(core);
-                self.spawn(task, kind);
-                continue;
-            };
-            cold.owner.pending_handlers += 1;
-            if cold.owner.pending_handlers > limit {
-                core.close_session(session, crate::DisconnectReason::LimitPendingHandlers);
-            }
-            drop(core);
-            let shard = self.clone();
-            let counted: LocalFuture<()> = Box::pin(async move {
-                task.await;
-                if let Some(cold) = shard.core.borrow_mut().sessions.get_mut(session) {
-                    cold.owner.pending_handlers -= 1;
-                }
-            });
-            self.spawn(counted, kind);
-        }
     }
 
     /// Tells user code what it must hear of. Handlers may cause more; all is told.
@@ -248,7 +138,7 @@ impl Shard {
                 Some(Notice::EngineGone { endpoint, key, reason }) => {
                     let mut tasks = Tasks::new();
                     self.app.engine_closed(endpoint, &key, reason, &mut tasks);
-                    self.adopt(None, tasks, TaskKind::LastWord);
+                    self.adopt(&TaskOf::End(key.session), tasks);
                 }
             }
         }
@@ -283,7 +173,7 @@ impl Shard {
             self.app.disconnected(&key, reason, &mut tasks);
         }
         self.core.borrow_mut().sockets.remove(socket);
-        self.adopt(Some(session), tasks, TaskKind::LastWord);
+        self.adopt(&TaskOf::End(session), tasks);
     }
 
     /// Where a session id points to: its shard and, if that is this one, the session.

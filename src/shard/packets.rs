@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::Shard;
 use super::app::{ConnectError, Definition, EngineMessage, Incoming, Tasks};
 use super::core::{Owner, Weight};
 use super::port::{Answer, SocketCell, SocketFacts};
-use super::{Shard, TaskKind};
+use super::tasks::TaskOf;
 use crate::DisconnectReason;
 use crate::protocol::socket_io::{
     self, Args, ArgsError, Complete, PacketError, PacketHead, PacketType, check_payload,
@@ -37,7 +38,7 @@ impl Shard {
             let text = std::str::from_utf8(text).unwrap_or_default();
             let mut tasks = Tasks::new();
             self.app.engine_message(endpoint, &key, EngineMessage::Text(text), &mut tasks);
-            self.adopt(Some(session), tasks, TaskKind::Handler);
+            self.adopt(&TaskOf::Session(session), tasks);
             return;
         }
         if let Err(reason) = self.socket_packet(session, text) {
@@ -54,7 +55,7 @@ impl Shard {
             drop(core);
             let mut tasks = Tasks::new();
             self.app.engine_message(endpoint, &key, EngineMessage::Binary(bytes), &mut tasks);
-            self.adopt(Some(session), tasks, TaskKind::Handler);
+            self.adopt(&TaskOf::Session(session), tasks);
             return;
         }
         let added = cold.owner.assembler.add(Bytes::copy_from_slice(bytes));
@@ -148,9 +149,7 @@ impl Shard {
         let _entered = span.enter();
         let mut tasks = Tasks::new();
         let outcome = self.app.event(&key, event, &mut tasks);
-        if !tasks.is_empty() {
-            self.adopt(Some(session), tasks, TaskKind::Handler);
-        }
+        self.adopt(&TaskOf::Session(session), tasks);
         outcome.map_err(|_| DisconnectReason::ForcedClose)
     }
 
@@ -213,7 +212,7 @@ impl Shard {
         };
         let step = self.app.admit(&key);
         let busy = || Err(ConnectError::new("the server is busy"));
-        self.finish(Some(session), step, busy, move |shard, admitted| match admitted {
+        self.finish(TaskOf::Session(session), step, busy, move |shard, admitted| match admitted {
             Ok(()) => shard.admit(&key),
             Err(refusal) => {
                 shard.refuse_socket(&key, &refusal);
@@ -274,7 +273,7 @@ impl Shard {
         tracing::debug!(target: "stentor::socket", id, namespace, "connected");
         let mut tasks = Tasks::new();
         self.app.connected(key, &mut tasks);
-        self.adopt(Some(session), tasks, TaskKind::Handler);
+        self.adopt(&TaskOf::Session(session), tasks);
     }
 
     fn refuse_socket(self: &Rc<Self>, key: &Arc<SocketCell>, refusal: &ConnectError) {

@@ -53,12 +53,31 @@ pub(crate) enum AckWaiter {
 }
 
 /// What a broadcast carries besides its bytes.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Broadcast {
     pub(crate) target: Target,
     pub(crate) volatile: bool,
     /// Id and timeout when every recipient is to acknowledge.
     pub(crate) ack: Option<(u64, u64)>,
+    /// Every shard has it in its mailbox. Before, none may show it to anybody: what somebody says
+    /// upon it would come before it where it is still missing.
+    posted: AtomicBool,
+}
+
+/// A broadcast on its way to the mailboxes, until dropped.
+#[derive(Debug)]
+pub(crate) struct Posting(pub(crate) Arc<Broadcast>);
+
+impl Posting {
+    pub(crate) fn new(target: Target, volatile: bool, ack: Option<(u64, u64)>) -> Self {
+        Self(Arc::new(Broadcast { target, volatile, ack, posted: AtomicBool::new(false) }))
+    }
+}
+
+impl Drop for Posting {
+    fn drop(&mut self) {
+        self.0.posted.store(true, Ordering::Release);
+    }
 }
 
 /// A change for all sockets of a target.
@@ -135,6 +154,14 @@ impl Mail {
             | Self::EmitWithAck { frames, .. }
             | Self::EngineSend { frames, .. } => frames.len(),
             _ => 0,
+        }
+    }
+
+    /// Whether it may be read: a broadcast is in all mailboxes first.
+    pub(crate) fn is_posted(&self) -> bool {
+        match self {
+            Self::Broadcast { broadcast, .. } => broadcast.posted.load(Ordering::Acquire),
+            _ => true,
         }
     }
 
@@ -362,7 +389,6 @@ pub(crate) struct TypeMap(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 /// What every copy of a socket's key shares. A socket's table entry lives on its shard; this may
 /// outlive it.
 pub(crate) struct SocketCell {
-    pub(crate) port: Arc<Port>,
     pub(crate) ports: Arc<Ports>,
     pub(crate) id: SocketId,
     pub(crate) name: Id,
@@ -371,6 +397,8 @@ pub(crate) struct SocketCell {
     pub(crate) request: Arc<Request>,
     pub(crate) auth: Option<Box<str>>,
     pub(crate) connected: AtomicBool,
+    /// Among `ports`: a million of these are kept, and a number is smaller than a reference.
+    shard: u16,
     pub(crate) ack_timeout_ms: u32,
     data: Mutex<Option<Box<TypeMap>>>,
 }
@@ -401,7 +429,7 @@ pub(crate) struct SocketFacts {
 impl SocketCell {
     pub(crate) fn new(facts: SocketFacts) -> Self {
         Self {
-            port: facts.port,
+            shard: facts.port.index(),
             ports: facts.ports,
             id: facts.id,
             name: facts.name,
@@ -413,6 +441,11 @@ impl SocketCell {
             ack_timeout_ms: u32::try_from(facts.ack_timeout_ms).unwrap_or(u32::MAX),
             data: Mutex::new(None),
         }
+    }
+
+    /// The outside of the socket's shard.
+    pub(crate) fn port(&self) -> &Arc<Port> {
+        &self.ports.ports[usize::from(self.shard)]
     }
 
     pub(crate) fn set_data<T: Send + Sync + 'static>(&self, value: T) -> Option<Arc<T>> {

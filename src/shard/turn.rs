@@ -1,9 +1,8 @@
-//! One pass of a shard's loop: reap, dispatch, mail, tasks, timers, notices, flush.
+//! One pass of a shard's loop: reap, mail, dispatch, tasks, timers, notices, flush.
 //!
 //! Nothing is sent before the flush, and one turn flushes one slice: while there is more, turns
 //! follow each other and look at what has come in between.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -12,21 +11,22 @@ use bytes::BytesMut;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
 
+use super::Shard;
 use super::app::{Guest, LocalFuture, Tasks};
 use super::core::{Core, DriverOp, NO_TIMER, Weight};
 use super::flush::Flush;
 use super::link::{After, Destination, HttpLink, HttpPhase, LinkKind, Reply};
-use super::port::{Change, Counted, Mail};
+use super::port::{Counted, Mail};
+use super::tasks::TaskOf;
 use super::timers::TimerKey;
-use super::{Shard, TaskKind};
 use crate::DisconnectReason;
 use crate::io::{Driver, Event, Handoff, LinkId};
 use crate::session::{Beat, Phase, SessionId};
-use crate::socket::{Expired, SocketId};
+use crate::socket::Expired;
 use crate::wire::fixed;
 
-/// Letters read in one turn; the rest waits for what the driver has.
-const LETTERS_PER_TURN: usize = 1024;
+/// Deadlines seen to in one turn. Only a server that stood still has more.
+const DEADLINES_PER_TURN: usize = 4096;
 
 /// After accepting failed, it is tried again this much later.
 const ACCEPT_RETRY_MS: u64 = 100;
@@ -48,8 +48,7 @@ pub(crate) struct Turn<D> {
     pub(crate) driver: D,
     tasks: FuturesUnordered<LocalFuture<()>>,
     flush: Flush,
-    /// Mail that was taken in and not read yet.
-    mail: VecDeque<Mail>,
+    /// Deadlines that have passed and were not seen to yet.
     fired: Vec<(TimerKey, u64)>,
 }
 
@@ -74,7 +73,6 @@ impl<D: Driver> Turn<D> {
             driver,
             tasks: FuturesUnordered::new(),
             flush: Flush::default(),
-            mail: VecDeque::new(),
             fired: Vec::new(),
         }
     }
@@ -88,9 +86,10 @@ impl<D: Driver> Turn<D> {
             core.waker = Some(cx.waker().clone());
         }
         self.driver.poll()?;
-        self.dispatch();
         self.shard.port.register(cx.waker());
         self.read_mail();
+        self.dispatch();
+        self.read_own_mail();
         self.run_tasks(cx);
         self.fire_timers();
         self.resume_links();
@@ -104,7 +103,7 @@ impl<D: Driver> Turn<D> {
     fn outcome(&mut self) -> Outcome {
         let mut core = self.shard.core.borrow_mut();
         core.in_turn = false;
-        let idle = core.links.len() == 0 && self.shard.last_words.get() == 0;
+        let idle = core.links.len() == 0 && self.shard.counts.all_is_said();
         let late = core.over_by_ms.is_some_and(|by_ms| core.now_ms >= by_ms);
         if core.is_draining() && (idle || late) && core.notices.is_empty() {
             // Polling clients that did not come back to hear of it.
@@ -114,7 +113,8 @@ impl<D: Driver> Turn<D> {
         }
         let pending = !core.dirty.is_empty()
             || !core.outgoing.is_empty()
-            || !self.mail.is_empty()
+            || !core.inbox.is_empty()
+            || !self.fired.is_empty()
             || !core.notices.is_empty()
             || !core.resumed.is_empty()
             || !core.driver_ops.is_empty()
@@ -189,28 +189,27 @@ impl<D: Driver> Turn<D> {
 
     // ---- mail ----
 
+    /// Before anything that came in is dispatched: its sender may have seen what waits here.
     fn read_mail(&mut self) {
-        if self.mail.is_empty() {
-            self.shard.port.take(&mut self.mail);
-        }
-        for _ in 0..LETTERS_PER_TURN {
-            let Some(letter) = self.mail.pop_front() else { break };
-            self.read(letter);
-        }
+        self.shard.core.borrow_mut().open_mail();
+        self.shard.run_notices();
     }
 
-    fn read(&mut self, letter: Mail) {
-        let shard = &self.shard;
-        match letter {
-            Mail::Connection { handoff, mut bytes, peer, counted } => {
-                let Some(link) = self.attach(handoff) else { return };
-                self.shard.accepted(link, peer, counted);
-                if !bytes.is_empty() {
-                    self.shard.received(link, &mut bytes);
+    /// After the dispatch: a shutdown should not end a link whose request has just come.
+    fn read_own_mail(&mut self) {
+        let letters = self.shard.core.borrow_mut().inbox.take_for_turn();
+        for letter in letters {
+            match letter {
+                Mail::Connection { handoff, mut bytes, peer, counted } => {
+                    let Some(link) = self.attach(handoff) else { continue };
+                    self.shard.accepted(link, peer, counted);
+                    if !bytes.is_empty() {
+                        self.shard.received(link, &mut bytes);
+                    }
                 }
+                Mail::Shutdown { within_ms } => self.shut_down(within_ms),
+                _ => debug_assert!(false, "mail for the tables"),
             }
-            Mail::Shutdown { within_ms } => self.shut_down(within_ms),
-            other => shard.core.borrow_mut().read(other),
         }
     }
 
@@ -248,10 +247,14 @@ impl<D: Driver> Turn<D> {
         let now_ms = {
             let mut core = self.shard.core.borrow_mut();
             let now_ms = core.now_ms;
-            core.timers.expire(now_ms, &mut fired);
+            // One after the other: what is due now must not overtake what was due before.
+            if fired.is_empty() {
+                core.timers.expire(now_ms, &mut fired);
+            }
             now_ms
         };
-        for (key, tick) in fired.drain(..) {
+        let rest = fired.len().saturating_sub(DEADLINES_PER_TURN);
+        for (key, tick) in fired.drain(rest..) {
             match key {
                 TimerKey::Accept => {
                     self.shard.core.borrow_mut().driver_ops.push(DriverOp::ResumeAccepting);
@@ -264,6 +267,10 @@ impl<D: Driver> Turn<D> {
                     self.shard.link_deadline(LinkId { index, generation }, tick);
                 }
             }
+        }
+        if rest == 0 {
+            // A burst's room is not kept for good.
+            fired.shrink_to(DEADLINES_PER_TURN);
         }
         self.fired = fired;
         self.shard.core.borrow_mut().expire_acks();
@@ -392,7 +399,7 @@ impl Shard {
             Destination::Fallback => {
                 let mut tasks = Tasks::new();
                 self.app.fallback(Guest { handoff, bytes, peer, counted }, &mut tasks);
-                self.adopt(None, tasks, TaskKind::LastWord);
+                self.adopt(&TaskOf::Guest, tasks);
             }
         }
     }
@@ -431,7 +438,7 @@ impl Shard {
                 }
                 core.reply_empty(link, 408);
             }
-            HttpPhase::Deciding | HttpPhase::Polling(_) => {}
+            HttpPhase::Deciding(_) | HttpPhase::Polling(_) => {}
         }
     }
 }
@@ -446,19 +453,19 @@ impl Core {
             return;
         }
         cold.owner.timer_tick = NO_TIMER;
-        if let Phase::Closing { until_ms } = cold.phase {
-            match until_ms <= now_ms {
-                true => self.free_session(id),
-                false => self.schedule_session(id),
-            }
-            return;
-        }
         if let (Some(until_ms), Some(link)) = (cold.upgrade.deadline_ms(), cold.upgrade.link())
             && until_ms <= now_ms
         {
             self.refuse_candidate(id, link.into());
         }
         let Some(cold) = self.sessions.get_mut(id) else { return };
+        if let Phase::Closing { until_ms, .. } = cold.phase {
+            match until_ms <= now_ms {
+                true => self.free_session(id),
+                false => self.schedule_session(id),
+            }
+            return;
+        }
         if cold.owner.join_by_ms <= now_ms {
             self.close_session(id, DisconnectReason::ForcedServerClose);
             return;
@@ -480,73 +487,5 @@ impl Core {
                 Expired::Broadcast(finished) => Self::tell_all(finished),
             }
         }
-    }
-
-    /// Mail that concerns the tables only.
-    fn read(&mut self, letter: Mail) {
-        match letter {
-            Mail::Broadcast { broadcast, frames, answers } => {
-                self.broadcast(&broadcast, &frames, answers);
-            }
-            Mail::Emit { socket, frames, volatile, is_event } => {
-                let weight = if is_event { Weight::Event } else { Weight::Control };
-                // A socket that has left in the meantime needs no event.
-                self.emit(socket, &frames, volatile, weight);
-            }
-            Mail::EmitWithAck { socket, frames, id, timeout_ms, waiter } => {
-                self.emit_with_ack(socket, &frames, id, timeout_ms, waiter);
-            }
-            Mail::Change { target, change } => self.change_all(&target, &change),
-            Mail::ChangeSocket { socket, change } => {
-                self.change(socket, &change);
-            }
-            // Whoever asked and no longer waits needs no answer.
-            Mail::Rooms { socket, reply } => drop(reply.send(self.sockets.rooms_of(socket))),
-            Mail::Fetch { target, reply } => {
-                let slots = self.select(&target);
-                let keys = slots.iter().filter_map(|&slot| self.sockets.key_at(slot).cloned());
-                let _ = reply.send(keys.collect());
-            }
-            Mail::EngineSend { session, frames } => {
-                if self.sessions.get(session).is_some() {
-                    self.send_frames(session.slot, &frames, Weight::Event);
-                }
-            }
-            Mail::EngineClose { session } => {
-                self.close_session(session, DisconnectReason::ForcedServerClose);
-            }
-            Mail::Connection { .. } | Mail::Shutdown { .. } => {
-                debug_assert!(false, "mail for the turn, not for the tables");
-            }
-        }
-    }
-
-    /// Changes every connected socket of a target.
-    pub(crate) fn change_all(&mut self, target: &crate::socket::Target, change: &Change) {
-        for slot in self.select(target) {
-            if let Some(socket) = self.sockets.id_at(slot) {
-                self.change(socket, change);
-            }
-        }
-    }
-
-    /// Changes one socket. Joining stops at the bound; the caller on the shard is told.
-    pub(crate) fn change(&mut self, socket: SocketId, change: &Change) -> bool {
-        match change {
-            Change::Join(rooms) => {
-                for room in rooms {
-                    if self.sockets.room_count(socket) >= self.config.limits.rooms {
-                        tracing::warn!(target: "stentor::socket", "room limit reached");
-                        return false;
-                    }
-                    self.sockets.join(socket, room);
-                }
-            }
-            Change::Leave(rooms) => {
-                rooms.iter().for_each(|room| self.sockets.leave(socket, room));
-            }
-            Change::Disconnect { close } => self.disconnect_socket(socket, *close),
-        }
-        true
     }
 }

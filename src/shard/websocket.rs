@@ -8,7 +8,7 @@ use super::link::{LinkKind, Reader};
 use crate::io::LinkId;
 use crate::protocol::engine_io::{PacketType, decode_mut};
 use crate::protocol::websocket::{CloseCode, Event, Opcode, ProtocolError, push_head, wanted};
-use crate::session::{DisconnectReason, Probe, SessionId, Transport};
+use crate::session::{DisconnectReason, Phase, Probe, SessionId, Transport};
 use crate::wire;
 
 /// What follows a message.
@@ -153,8 +153,9 @@ impl Shard {
             core.close_websocket(link, CloseCode::NORMAL, Vec::new());
             return;
         };
-        match cold.upgrade.packet(packet) {
-            Probe::Answer => {
+        let phase = cold.phase;
+        match (cold.upgrade.packet(packet), phase) {
+            (Probe::Answer, _) => {
                 if let Some(entry) = core.links.get_mut(link) {
                     entry.out.extend_from_slice(wire::fixed::PROBE_PONG);
                 }
@@ -162,7 +163,10 @@ impl Shard {
                 // The client pauses polling and waits for the open poll to end.
                 core.mark_dirty(session.slot);
             }
-            Probe::Complete => {
+            (Probe::Complete, Phase::Closing { reason, .. }) => {
+                core.close_over_candidate(session, link, reason);
+            }
+            (Probe::Complete, Phase::Open) => {
                 if let Some(websocket) = core.links.websocket(link) {
                     websocket.candidate = false;
                 }
@@ -179,7 +183,7 @@ impl Shard {
                 }
                 tracing::trace!(target: "stentor::session", slot = session.slot, "upgraded");
             }
-            Probe::Refuse => core.close_websocket(link, CloseCode::NORMAL, Vec::new()),
+            (Probe::Refuse, _) => core.close_websocket(link, CloseCode::NORMAL, Vec::new()),
         }
     }
 

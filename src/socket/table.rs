@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::memory;
+
 #[cfg(test)]
 mod invariants;
 
@@ -91,6 +93,8 @@ pub(crate) struct Sockets<K> {
     generations: Vec<u32>,
     hot: Vec<Hot>,
     free: Vec<u32>,
+    /// Sockets there will be at most, as far as is known.
+    most: usize,
     rooms: Vec<Room>,
     free_rooms: Vec<u32>,
     namespaces: Vec<Option<Namespace>>,
@@ -107,12 +111,14 @@ enum Audience {
 }
 
 impl<K> Sockets<K> {
-    pub(crate) fn new() -> Self {
+    /// `most`: sockets there will be at most, as far as is known; see [`memory`].
+    pub(crate) fn new(most: usize) -> Self {
         Self {
             records: Vec::new(),
             generations: Vec::new(),
             hot: Vec::new(),
             free: Vec::new(),
+            most,
             rooms: Vec::new(),
             free_rooms: Vec::new(),
             namespaces: Vec::new(),
@@ -169,9 +175,9 @@ impl<K> Sockets<K> {
     /// Reserves a slot: the id a key can be made of before [`Sockets::insert`].
     pub(crate) fn reserve(&mut self) -> SocketId {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.records.push(None);
-            self.generations.push(0);
-            self.hot.push(Hot { session: UNREACHABLE, stamp: 0 });
+            memory::push(&mut self.records, None, self.most);
+            memory::push(&mut self.generations, 0, self.most);
+            memory::push(&mut self.hot, Hot { session: UNREACHABLE, stamp: 0 }, self.most);
             (self.records.len() - 1) as u32
         });
         SocketId { slot, generation: self.generations[slot as usize] }
@@ -526,7 +532,7 @@ mod tests {
 
     #[test]
     fn a_silenced_member_is_reached_by_no_kind_of_broadcast() {
-        let mut sockets = Sockets::new();
+        let mut sockets = Sockets::new(0);
         let namespace = sockets.namespace_or_new("/", true);
         let ids: Vec<SocketId> = (40..42)
             .map(|session| {

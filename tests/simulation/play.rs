@@ -48,6 +48,8 @@ struct Actor {
     tickets: Vec<(AckTicket, u64)>,
     /// Numbers heard, by sender, in the order of arrival.
     heard: BTreeMap<String, Vec<u64>>,
+    /// The same, whoever sent it.
+    order: Vec<(String, u64)>,
 }
 
 pub(crate) struct Play {
@@ -161,7 +163,9 @@ impl Play {
                 match &*name {
                     "said" => {
                         let sender = args[0].as_str().unwrap().to_owned();
-                        actor.heard.entry(sender).or_default().push(args[1].as_u64().unwrap());
+                        let seq = args[1].as_u64().unwrap();
+                        actor.heard.entry(sender.clone()).or_default().push(seq);
+                        actor.order.push((sender, seq));
                         self.report.delivered += 1;
                     }
                     "question" => {}
@@ -269,8 +273,8 @@ impl Play {
         self.sim.answer_with(client, move |_, args| {
             (!silent).then(|| vec![Value::from(args[0].as_u64().unwrap() + 1)])
         });
-        let (tickets, heard) = (Vec::new(), BTreeMap::new());
-        self.actors.push(Actor { client, namespace, session, sent: 0, tickets, heard });
+        let (tickets, heard, order) = (Vec::new(), BTreeMap::new(), Vec::new());
+        self.actors.push(Actor { client, namespace, session, sent: 0, tickets, heard, order });
     }
 
     /// Another namespace over the same connection, or one that refuses.
@@ -409,9 +413,9 @@ impl Play {
 
     // ---- what must be true ----
 
-    /// Order kept per sender and receiver, nothing twice, nothing to somebody it was not meant
-    /// for, nothing lost to a client that is still there (with a policy that drops: no more than
-    /// was counted), no gap before the end of one that is not; acknowledgements both ways;
+    /// Everybody hears in the order of sending, nothing twice, nothing to somebody it was not
+    /// meant for, nothing lost to a client that is still there (with a policy that drops: no more
+    /// than was counted), no gap before the end of one that is not; acknowledgements both ways;
     /// one disconnect per socket that left, for a reason that there was; the outbox's bound.
     fn check(&mut self) {
         let stats = self.sim.stats();
@@ -466,6 +470,10 @@ impl Play {
             let sorted = heard.windows(2).all(|pair| pair[0] < pair[1]);
             assert!(sorted, "{id} heard {sender} in this order: {heard:?}");
         }
+        let sent: BTreeMap<(&str, u64), usize> =
+            messages.iter().enumerate().map(|(at, m)| ((&*m.sender, m.seq), at)).collect();
+        let order = actor.order.iter().filter_map(|(sender, seq)| sent.get(&(&**sender, *seq)));
+        assert!(order.is_sorted(), "{id} heard in this order: {:?}", actor.order);
         let mut lost = 0;
         let mut heard: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
         for (sender, seqs) in &actor.heard {

@@ -18,8 +18,9 @@ use crate::Failure;
 use crate::load::{Load, Pace, Plan};
 use crate::measure::Process;
 use crate::runner::{cpu, ramp};
-use crate::server::{Server, end_with_us};
-use crate::swarm::{Swarm, Transport};
+use crate::server::Server;
+use crate::swarm::{Seat, Swarm, Transport};
+use crate::system::leave_with_us;
 use crate::target::Target;
 
 /// What is to be measured next.
@@ -45,7 +46,7 @@ impl Clients {
         let mut command = Command::new(program);
         command.arg("contest-clients").args(arguments(server, case, core));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        end_with_us(&mut command);
+        leave_with_us(&mut command);
         let mut child = command.spawn().map_err(Failure::io("start the clients"))?;
         let orders = child.stdin.take().expect("invariant: piped above");
         let answers = BufReader::new(child.stdout.take().expect("invariant: piped above"));
@@ -131,7 +132,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         Kind::Fanout => Plan::fanout(clients, payload, Pace::Window(1)),
         Kind::Echo => Plan::echo(clients, payload, Pace::Window(1)),
     };
-    let mut swarm = Swarm::new(Target::parse(&options.url)?, move |who| plan.rooms_of(who))?;
+    let seat = Seat { publishers: plan.publishers, ..Seat::default() };
+    let targets = vec![Target::parse(&options.url)?];
+    let mut swarm = Swarm::new(targets, seat, move |who| plan.rooms_of(who))?;
     swarm.transport = options.transport;
     let mut load = Load::new(plan);
     ramp(&mut swarm, clients, &mut load)?;

@@ -9,7 +9,7 @@ const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 64.0;
 const BOTTOM: f64 = 28.0;
 /// Series colours, told apart without colour vision too.
-const COLOURS: [&str; 3] = ["#2563eb", "#d97706", "#0d9488"];
+const COLOURS: [&str; 4] = ["#2563eb", "#d97706", "#0d9488", "#9333ea"];
 
 const STYLE: &str = "
 body{font:16px/1.5 system-ui,sans-serif;max-width:720px;margin:2rem auto;padding:0 1rem;
@@ -43,7 +43,7 @@ pub(super) fn page(report: &Report) -> Result<String, serde_json::Error> {
         report.seconds,
         if report.interrupted { ", interrupted" } else { "" },
     );
-    if report.is_saturated() {
+    if report.generator.is_saturated() {
         out.push_str("<p class=warn>The generator was saturated: the server may be faster.</p>");
     }
     table(&mut out, report);
@@ -100,7 +100,8 @@ fn table(out: &mut String, report: &Report) {
     if report.echoes > 0 {
         row("echoes a second", format!("{:.0}", report.echoes_per_second));
     }
-    row("generator, cores", format!("{:.2}", report.generator_share));
+    row("generator, cores", format!("{:.2}", report.generator.generator_share));
+    row("generator, B per client", format!("{:.0}", report.generator.generator_bytes_per_client));
     if let Some(server) = &report.server {
         row("server, cores", format!("{:.2}", server.cores));
         row("server, ns each", format!("{:.0}", server.ns_per_operation));
@@ -149,14 +150,14 @@ fn plot(out: &mut String, lines: &[Line<'_>], scale: Scale, label: impl Fn(f64) 
     }
     for (index, line) in lines.iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
-        let dash = ["", "6 3", "2 3"][index % 3];
+        let dash = ["", "6 3", "2 3", "8 2 2 2"][index % 4];
         let points = line.points.iter().map(|point| format!("{:.1},{:.1}", x(point.0), y(point.1)));
         let points = points.collect::<Vec<_>>().join(" ");
         let _ = write!(
             out,
             "<polyline fill=none stroke={colour} stroke-width=2 stroke-dasharray=\"{dash}\" \
              points=\"{points}\" /><text x={} y={} style=\"fill:{colour}\">{}</text>",
-            LEFT + 10.0 + 180.0 * index as f64,
+            LEFT + 10.0 + 140.0 * index as f64,
             HEIGHT + 12.0,
             escape(line.name)
         );

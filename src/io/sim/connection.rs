@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::io::LinkId;
+use crate::io::table::Table;
 
 /// What a client knows of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,5 +126,71 @@ impl Connection {
     /// Whether nobody can ask about this connection any more.
     pub(super) fn is_over(&self) -> bool {
         self.server.closed && self.client.state == ClientState::Closed
+    }
+}
+
+/// All connections, by numbers that are not used again (but after 16 million in one slot). An idle
+/// one costs its own size and nothing else, so that a network may hold a million.
+#[derive(Debug)]
+pub(super) struct Connections(Table<Connection>);
+
+const fn key(id: u64) -> LinkId {
+    LinkId { index: id as u32, generation: (id >> 32) as u32 }
+}
+
+impl Connections {
+    pub(super) const fn new() -> Self {
+        Self(Table::new())
+    }
+
+    pub(super) fn insert(&mut self, connection: Connection) -> u64 {
+        let LinkId { index, generation } = self.0.insert(connection);
+        u64::from(generation) << 32 | u64::from(index)
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&Connection> {
+        self.0.get(key(id))
+    }
+
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Connection> {
+        self.0.get_mut(key(id))
+    }
+
+    pub(super) fn remove(&mut self, id: u64) {
+        self.0.remove(key(id));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Buffers that wait to be used again.
+const SPARES_MAX: usize = 64;
+/// Larger ones are given back to the allocator.
+const SPARE_BYTES_MAX: usize = 4096;
+
+/// Empty buffers for whichever connection has bytes next: an idle one holds none.
+#[derive(Debug, Default)]
+pub(super) struct Spares(Vec<VecDeque<u8>>);
+
+impl Spares {
+    pub(super) fn append(&mut self, queue: &mut VecDeque<u8>, bytes: &[u8]) {
+        if queue.capacity() == 0
+            && let Some(spare) = self.0.pop()
+        {
+            *queue = spare;
+        }
+        queue.extend(bytes);
+    }
+
+    /// Takes the buffer of a queue that was read to its end.
+    pub(super) fn reclaim(&mut self, queue: &mut VecDeque<u8>) {
+        if queue.is_empty() && queue.capacity() > 0 {
+            let spare = std::mem::take(queue);
+            if self.0.len() < SPARES_MAX && spare.capacity() <= SPARE_BYTES_MAX {
+                self.0.push(spare);
+            }
+        }
     }
 }

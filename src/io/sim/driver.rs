@@ -52,7 +52,7 @@ impl SimDriver {
     fn adopt(&mut self, connection: u64) -> LinkId {
         let link = self.links.insert(Link { connection, reading: Reading::On, leaving: false });
         let mut net = self.net.borrow_mut();
-        if let Some(state) = net.connections.get_mut(&connection) {
+        if let Some(state) = net.connections.get_mut(connection) {
             state.server.owner = Some((self.shard, link));
             state.server.noticed = false;
             state.server.wants_write = false;
@@ -87,7 +87,7 @@ impl SimDriver {
             return Some(Event::AcceptFailed { error: io::Error::from_raw_os_error(libc::EMFILE) });
         }
         let connection = net.ports[self.shard].backlog.pop_front()?;
-        let peer = net.connections.get(&connection)?.peer;
+        let peer = net.connections.get(connection)?.peer;
         drop(net);
         Some(Event::Accepted { link: self.adopt(connection), peer })
     }
@@ -95,7 +95,7 @@ impl SimDriver {
     fn read(&mut self, link: LinkId) -> Option<Event<'static>> {
         let state = self.links.get_mut(link)?;
         let mut net = self.net.borrow_mut();
-        let connection = net.connections.get_mut(&state.connection)?;
+        let connection = net.connections.get_mut(state.connection)?;
         connection.server.noticed = false;
         if state.reading != Reading::On || state.leaving {
             return None;
@@ -103,7 +103,7 @@ impl SimDriver {
         let available = connection.to_server.arrived.len().min(READ_BYTES_MAX);
         if available > 0 {
             let len = net.cut(available);
-            let connection = net.connections.get_mut(&state.connection)?;
+            let connection = net.connections.get_mut(state.connection)?;
             self.buffer.clear();
             let arrived = &mut connection.to_server.arrived;
             let (front, back) = arrived.as_slices();
@@ -129,7 +129,7 @@ impl SimDriver {
     fn leave(&mut self, link: LinkId) -> Option<Event<'static>> {
         let state = self.links.get_mut(link)?;
         let mut net = self.net.borrow_mut();
-        let connection = net.connections.get_mut(&state.connection)?;
+        let connection = net.connections.get_mut(state.connection)?;
         if connection.server.broken {
             state.leaving = false;
             state.reading = Reading::Failed;
@@ -256,7 +256,7 @@ impl Driver for SimDriver {
         let Handoff::Sim(connection) = handoff else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        match self.net.borrow().connections.get(&connection) {
+        match self.net.borrow().connections.get(connection) {
             Some(state) if state.server.owner.is_none() && !state.server.closed => {}
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         }

@@ -84,8 +84,9 @@ impl SimNet {
         self.net.borrow_mut().faults = faults;
     }
 
-    /// From now on what servers send is taken whole and thrown away, and what clients send is there
-    /// at once, without any dice: so that what a server costs can be measured almost alone.
+    /// From now on what servers send is taken whole and thrown away, and clients' connections and
+    /// what they send are there at once, without any dice: so that what a server costs can be
+    /// measured almost alone.
     pub(crate) fn mute(&self, muted: bool) {
         self.net.borrow_mut().muted = muted;
     }

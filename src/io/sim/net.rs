@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::SimFaults;
-use super::connection::{ClientState, Connection, Segment};
+use super::connection::{ClientState, Connection, Connections, Segment, Spares};
 use crate::io::LinkId;
 
 /// The most bytes that travel as one.
@@ -52,11 +52,12 @@ pub(super) struct Net {
     pub(super) faults: SimFaults,
     pub(super) now_us: u64,
     pub(super) ports: Vec<Port>,
-    pub(super) connections: BTreeMap<u64, Connection>,
+    pub(super) connections: Connections,
     /// Clients that bytes or an end have reached since somebody last asked.
     pub(super) news: VecDeque<u64>,
     /// Nothing travels; see [`super::SimNet::mute`].
     pub(super) muted: bool,
+    spares: Spares,
     rng: StdRng,
     /// By time, then in the order of making.
     agenda: BTreeMap<(u64, u64), Happening>,
@@ -70,9 +71,10 @@ impl Net {
             faults,
             now_us: 0,
             ports: Vec::new(),
-            connections: BTreeMap::new(),
+            connections: Connections::new(),
             news: VecDeque::new(),
             muted: false,
+            spares: Spares::default(),
             rng: StdRng::seed_from_u64(seed),
             agenda: BTreeMap::new(),
             happenings_made: 0,
@@ -133,10 +135,9 @@ impl Net {
 
     pub(super) fn connect(&mut self, shard: Option<usize>) -> u64 {
         self.connections_made += 1;
-        let id = self.connections_made;
         // 64 Ki addresses times 60 Ki ports before one repeats.
-        let [.., a, b] = (id / 60_000).to_be_bytes();
-        let port = 1024 + (id % 60_000) as u16;
+        let [.., a, b] = (self.connections_made / 60_000).to_be_bytes();
+        let port = 1024 + (self.connections_made % 60_000) as u16;
         let peer = SocketAddr::from(([127, 1, a, b], port));
         let mut connection = Connection::new(peer, self.faults.window);
         let open: Vec<usize> = (0..self.ports.len())
@@ -146,14 +147,19 @@ impl Net {
         if open.is_empty() {
             connection.client.state = ClientState::Reset;
             connection.server.closed = true;
-            self.connections.insert(id, connection);
+            let id = self.connections.insert(connection);
             self.tell_client(id);
             return id;
         }
         let shard = open[self.rng.random_range(0..open.len())];
+        if self.muted {
+            let id = self.connections.insert(connection);
+            self.reach_backlog(id, shard);
+            return id;
+        }
         let at_us = self.arrival_us();
         connection.to_server.last_at_us = at_us;
-        self.connections.insert(id, connection);
+        let id = self.connections.insert(connection);
         self.schedule(at_us, Happening::Connect { connection: id, shard });
         id
     }
@@ -173,7 +179,7 @@ impl Net {
     fn send_to_server(&mut self, id: u64, segment: Segment) {
         let segment = self.or_break(id, segment);
         let at_us = self.arrival_us();
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let at_us = at_us.max(connection.to_server.last_at_us);
         connection.to_server.last_at_us = at_us;
         self.schedule(at_us, Happening::ToServer { connection: id, segment });
@@ -182,7 +188,7 @@ impl Net {
     fn send_to_client(&mut self, id: u64, segment: Segment) {
         let segment = self.or_break(id, segment);
         let at_us = self.arrival_us();
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let at_us = at_us.max(connection.to_client.last_at_us);
         connection.to_client.last_at_us = at_us;
         self.schedule(at_us, Happening::ToClient { connection: id, segment });
@@ -200,7 +206,7 @@ impl Net {
 
     fn reach_server(&mut self, id: u64, segment: Segment) {
         let lossy = self.chance(0.5);
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if let Segment::Bytes(bytes) = &segment {
             connection.to_server.in_flight -= bytes.len();
         }
@@ -214,7 +220,9 @@ impl Net {
             return;
         }
         match segment {
-            Segment::Bytes(bytes) => connection.to_server.arrived.extend(bytes),
+            Segment::Bytes(bytes) => {
+                self.spares.append(&mut connection.to_server.arrived, &bytes);
+            }
             Segment::End => connection.server.ended = true,
             Segment::Reset => {
                 connection.server.broken = true;
@@ -228,7 +236,7 @@ impl Net {
 
     /// Tells the owner, once, that there is something to read.
     pub(super) fn notice(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if let Some((shard, link)) = connection.server.owner
             && connection.is_readable()
             && !connection.server.noticed
@@ -239,7 +247,7 @@ impl Net {
     }
 
     fn reach_client(&mut self, id: u64, segment: Segment) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if let Segment::Bytes(bytes) = &segment {
             connection.to_client.in_flight -= bytes.len();
         }
@@ -271,7 +279,7 @@ impl Net {
 
     /// Lists the client among those who have something to look at.
     fn tell_client(&mut self, id: u64) {
-        if let Some(connection) = self.connections.get_mut(&id)
+        if let Some(connection) = self.connections.get_mut(id)
             && !connection.client.has_news
         {
             connection.client.has_news = true;
@@ -281,7 +289,7 @@ impl Net {
 
     pub(super) fn take_news(&mut self) -> Option<u64> {
         let id = self.news.pop_front()?;
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.client.has_news = false;
         }
         Some(id)
@@ -292,7 +300,7 @@ impl Net {
     /// The client took bytes: a server that waits hears of it, some time later.
     fn make_room(&mut self, id: u64) {
         let at_us = self.arrival_us();
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.server.wants_write && !connection.server.room_coming {
             connection.server.room_coming = true;
             self.schedule(at_us, Happening::Room { connection: id });
@@ -300,7 +308,7 @@ impl Net {
     }
 
     fn announce_room(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.server.room_coming = false;
         if connection.server.wants_write
             && connection.to_client.room() > 0
@@ -315,7 +323,7 @@ impl Net {
 
     /// Answers the bytes taken, or why none ever will be.
     pub(super) fn server_send(&mut self, id: u64, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        let Some(connection) = self.connections.get(&id) else {
+        let Some(connection) = self.connections.get(id) else {
             return Err(ErrorKind::NotConnected);
         };
         if connection.server.broken {
@@ -335,13 +343,13 @@ impl Net {
             let len = self.cut(rest.len().min(SEGMENT_BYTES_MAX));
             let (segment, after) = rest.split_at(len);
             rest = after;
-            if let Some(connection) = self.connections.get_mut(&id) {
+            if let Some(connection) = self.connections.get_mut(id) {
                 connection.to_client.in_flight += len;
             }
             self.send_to_client(id, Segment::Bytes(segment.to_vec()));
         }
         if taken < bytes.len()
-            && let Some(connection) = self.connections.get_mut(&id)
+            && let Some(connection) = self.connections.get_mut(id)
         {
             connection.server.wants_write = true;
             if connection.to_client.room() > 0 {
@@ -353,11 +361,14 @@ impl Net {
 
     /// The server took bytes out of `to_server.arrived`: more may follow.
     pub(super) fn server_took(&mut self, id: u64) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            self.spares.reclaim(&mut connection.to_server.arrived);
+        }
         self.pump(id);
     }
 
     pub(super) fn server_shut(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if !connection.server.shut && !connection.server.broken {
             connection.server.shut = true;
             self.send_to_client(id, Segment::End);
@@ -366,7 +377,7 @@ impl Net {
 
     /// Like close(2): unread bytes turn the end into a reset.
     pub(super) fn server_close(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.server.owner = None;
         let unread = !connection.to_server.arrived.is_empty();
         let refused = !std::mem::replace(&mut connection.server.closed, true);
@@ -383,16 +394,16 @@ impl Net {
     // The client's end.
 
     pub(super) fn client_send(&mut self, id: u64, bytes: &[u8]) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if matches!(connection.client.state, ClientState::Open | ClientState::Ended)
             && !connection.client.finishing
         {
             if self.muted {
-                connection.to_server.arrived.extend(bytes);
+                self.spares.append(&mut connection.to_server.arrived, bytes);
                 self.notice(id);
                 return;
             }
-            connection.client.unsent.extend(bytes);
+            self.spares.append(&mut connection.client.unsent, bytes);
             self.pump(id);
         }
     }
@@ -400,19 +411,20 @@ impl Net {
     /// Puts on its way what the window takes, and the end behind the last byte.
     fn pump(&mut self, id: u64) {
         loop {
-            let Some(connection) = self.connections.get(&id) else { return };
+            let Some(connection) = self.connections.get(id) else { return };
             let len = connection.client.unsent.len().min(connection.to_server.room());
             if len == 0 {
                 break;
             }
             let len = self.cut(len.min(SEGMENT_BYTES_MAX));
-            let Some(connection) = self.connections.get_mut(&id) else { return };
+            let Some(connection) = self.connections.get_mut(id) else { return };
             let bytes = connection.client.unsent.drain(..len).collect();
             connection.to_server.in_flight += len;
             self.send_to_server(id, Segment::Bytes(bytes));
         }
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let client = &mut connection.client;
+        self.spares.reclaim(&mut client.unsent);
         if client.finishing && !client.finished && client.unsent.is_empty() {
             client.finished = true;
             self.send_to_server(id, Segment::End);
@@ -420,7 +432,7 @@ impl Net {
     }
 
     pub(super) fn client_recv(&mut self, id: u64) -> Vec<u8> {
-        let Some(connection) = self.connections.get_mut(&id) else { return Vec::new() };
+        let Some(connection) = self.connections.get_mut(id) else { return Vec::new() };
         let mut bytes = std::mem::take(&mut connection.client.delivered);
         if !connection.to_client.arrived.is_empty() {
             bytes.extend(connection.to_client.arrived.drain(..));
@@ -430,13 +442,13 @@ impl Net {
     }
 
     pub(super) fn client_finish(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.client.finishing = true;
         self.pump(id);
     }
 
     pub(super) fn client_close(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let unread = !connection.to_client.arrived.is_empty();
         match connection.client.state {
             ClientState::Closed => {}
@@ -444,7 +456,7 @@ impl Net {
             ClientState::Open | ClientState::Ended if unread => self.client_reset(id),
             ClientState::Open | ClientState::Ended => {
                 self.client_finish(id);
-                if let Some(connection) = self.connections.get_mut(&id) {
+                if let Some(connection) = self.connections.get_mut(id) {
                     connection.client.state = ClientState::Closed;
                 }
             }
@@ -453,19 +465,19 @@ impl Net {
     }
 
     pub(super) fn client_reset(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if matches!(connection.client.state, ClientState::Open | ClientState::Ended) {
             connection.client.unsent.clear();
             self.send_to_server(id, Segment::Reset);
         }
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id) {
             connection.client.state = ClientState::Closed;
         }
         self.forget_if_over(id);
     }
 
     pub(super) fn client_set_reading(&mut self, id: u64, reading: bool) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.client.reading = reading;
         if reading && !connection.to_client.arrived.is_empty() {
             let arrived = std::mem::take(&mut connection.to_client.arrived);
@@ -476,18 +488,18 @@ impl Net {
     }
 
     pub(super) fn client_window(&mut self, id: u64, bytes: usize) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.to_client.window = bytes;
         self.make_room(id);
     }
 
     pub(super) fn client_state(&self, id: u64) -> ClientState {
-        self.connections.get(&id).map_or(ClientState::Closed, |found| found.client.state)
+        self.connections.get(id).map_or(ClientState::Closed, |found| found.client.state)
     }
 
     fn forget_if_over(&mut self, id: u64) {
-        if self.connections.get(&id).is_some_and(Connection::is_over) {
-            self.connections.remove(&id);
+        if self.connections.get(id).is_some_and(Connection::is_over) {
+            self.connections.remove(id);
         }
     }
 }

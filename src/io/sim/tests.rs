@@ -308,18 +308,56 @@ fn a_closed_client_answers_bytes_with_a_reset() {
     assert_eq!(short[0].error.as_ref().unwrap().kind(), ErrorKind::ConnectionReset);
     driver.close(link);
     net.advance(4);
-    assert!(net.net.borrow().connections.is_empty(), "both ends are gone");
+    assert_eq!(net.connections(), 0, "both ends are gone");
 }
 
 #[test]
 fn only_a_connection_between_two_owners_can_be_attached() {
     let net = SimNet::new(5, SimFaults::default());
     let mut driver = net.driver(true);
-    net.connect();
+    let client = net.connect();
     net.advance(1);
     driver.poll().unwrap();
     driver.next().unwrap();
-    for handoff in [Handoff::Sim(1), Handoff::Sim(99)] {
+    for handoff in [Handoff::Sim(client.0), Handoff::Sim(99)] {
         assert_eq!(driver.attach(handoff).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+}
+
+#[test]
+fn clients_of_a_muted_network_are_there_at_once_and_hear_nothing() {
+    let net = SimNet::new(5, SimFaults::default());
+    let mut driver = net.driver(true);
+    net.mute(true);
+    let client = net.connect();
+    net.client_send(client, b"hello");
+    driver.poll().unwrap();
+    let Some(Event::Accepted { link, .. }) = driver.next() else { panic!() };
+    driver.poll().unwrap();
+    let Some(Event::Received { bytes, .. }) = driver.next() else { panic!() };
+    assert_eq!(bytes, b"hello");
+    let mut short = Vec::new();
+    driver.send(&[SendOp { link, bytes: Bytes::One(&[0; 1000]) }], &mut short);
+    assert!(short.is_empty());
+    assert_eq!(net.next_event_at(), None);
+    assert!(net.client_recv(client).is_empty());
+}
+
+#[test]
+fn a_connection_whose_bytes_were_read_holds_no_buffer() {
+    let net = SimNet::new(5, SimFaults::default());
+    let mut driver = net.driver(true);
+    let clients: Vec<ClientId> = (0..100).map(|_| net.connect()).collect();
+    clients.iter().for_each(|&client| net.client_send(client, &[7; 100]));
+    for time in 1..4 {
+        net.advance(time);
+        driver.poll().unwrap();
+        while driver.next().is_some() {}
+    }
+    let net = net.net.borrow();
+    for client in clients {
+        let connection = net.connections.get(client.0).unwrap();
+        assert_eq!(connection.to_server.arrived.capacity(), 0);
+        assert_eq!(connection.client.unsent.capacity(), 0);
     }
 }

@@ -1,8 +1,9 @@
 //! Request heads, parsed in place by httparse and judged by RFC 9112.
 //!
 //! A [`Head`] borrows everything from the bytes it was parsed from, and parsing allocates nothing
-//! for up to sixteen fields. A head is parsed whole or not at all: short input answers `None` and consumes nothing, and the
-//! work of asking again with more bytes is bounded by [`HeadLimits::bytes_max`].
+//! for up to sixteen fields. A head is parsed whole or not at all: short input answers `None` and
+//! consumes nothing, and the work of asking again with more bytes is bounded by
+//! [`HeadLimits::bytes_max`].
 //!
 //! Requests whose end two parsers could see in different places are refused
 //! ([`HeadError::Framing`]), so that nothing can be smuggled past a proxy in front of us.

@@ -595,8 +595,8 @@ impl Sim {
         self.net.connections()
     }
 
-    /// From now on, what servers send is taken whole and thrown away, and what clients send is
-    /// there at once: for benchmarks of the server alone.
+    /// From now on, what servers send is taken whole and thrown away, and clients' connections and
+    /// what they send are there at once: for benchmarks of the server alone.
     pub fn mute(&mut self, muted: bool) {
         self.net.mute(muted);
     }

@@ -23,7 +23,7 @@ fn open(sessions: &mut Sessions<u32>, owner: u32) -> SessionId {
 
 #[test]
 fn a_session_is_found_by_its_id_until_it_is_removed() {
-    let mut sessions = Sessions::new();
+    let mut sessions = Sessions::new(0);
     let id = open(&mut sessions, 7);
     assert_eq!(sessions.ids().count(), 1);
     assert_eq!(sessions.get(id).unwrap().owner, 7);
@@ -39,7 +39,7 @@ fn a_session_is_found_by_its_id_until_it_is_removed() {
 
 #[test]
 fn a_stale_id_misses_whoever_has_its_slot() {
-    let mut sessions = Sessions::new();
+    let mut sessions = Sessions::new(0);
     let stale = open(&mut sessions, 1);
     sessions.remove(stale);
     let fresh = open(&mut sessions, 2);
@@ -53,7 +53,7 @@ fn a_stale_id_misses_whoever_has_its_slot() {
 
 #[test]
 fn an_unknown_slot_is_nobody() {
-    let mut sessions = Sessions::<u32>::new();
+    let mut sessions = Sessions::<u32>::new(0);
     let id = SessionId { slot: 5, generation: 0 };
     assert!(sessions.get(id).is_none() && sessions.get_mut(id).is_none());
     assert!(sessions.at(5).is_none() && sessions.id_at(5).is_none());
@@ -62,7 +62,7 @@ fn an_unknown_slot_is_nobody() {
 
 #[test]
 fn a_reserved_slot_is_nobodys_and_can_be_given_back() {
-    let mut sessions = Sessions::<u32>::new();
+    let mut sessions = Sessions::<u32>::new(0);
     let id = sessions.reserve();
     assert!(sessions.get(id).is_none());
     assert_eq!((sessions.ids().count(), sessions.ids().count()), (0, 0));
@@ -76,7 +76,7 @@ fn a_reserved_slot_is_nobodys_and_can_be_given_back() {
 #[test]
 #[should_panic(expected = "filled once")]
 fn a_slot_is_not_filled_twice() {
-    let mut sessions = Sessions::new();
+    let mut sessions = Sessions::new(0);
     let id = open(&mut sessions, 1);
     sessions.insert(id, cold(id, 2));
 }
@@ -84,7 +84,7 @@ fn a_slot_is_not_filled_twice() {
 #[test]
 #[should_panic(expected = "only an unfilled slot")]
 fn a_filled_slot_is_not_given_back() {
-    let mut sessions = Sessions::new();
+    let mut sessions = Sessions::new(0);
     let id = open(&mut sessions, 1);
     sessions.unreserve(id);
 }
@@ -92,7 +92,7 @@ fn a_filled_slot_is_not_given_back() {
 #[test]
 #[should_panic(expected = "gives its references back first")]
 fn a_session_with_pending_bytes_is_not_removed() {
-    let mut sessions = Sessions::new();
+    let mut sessions = Sessions::new(0);
     let mut log = Log::new();
     let id = open(&mut sessions, 1);
     let range = log.append(b"pending");
@@ -102,7 +102,7 @@ fn a_session_with_pending_bytes_is_not_removed() {
 
 #[test]
 fn a_removed_session_leaves_a_clean_slot_but_its_places_in_lists() {
-    let mut sessions = Sessions::new();
+    let mut sessions = Sessions::new(0);
     let id = open(&mut sessions, 1);
     let hot = &mut sessions.hot[id.slot as usize];
     hot.link = Some(LinkKey { index: 1, generation: 1 });
@@ -127,7 +127,7 @@ proptest! {
     fn an_id_finds_its_own_session_or_none(
         steps in prop::collection::vec((0..5_u8, 0..40_usize), 1..150),
     ) {
-        let mut sessions = Sessions::new();
+        let mut sessions = Sessions::new(0);
         // The ids ever filled with their owners; the living are `true`.
         let mut filled: Vec<(SessionId, u32, bool)> = Vec::new();
         let mut reserved: Vec<SessionId> = Vec::new();

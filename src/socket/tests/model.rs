@@ -75,7 +75,7 @@ fn key(socket: usize) -> String {
 
 impl Pair {
     fn new() -> Self {
-        let mut sockets = Sockets::new();
+        let mut sockets = Sockets::new(0);
         for (index, (name, permanent)) in NAMESPACES.into_iter().enumerate() {
             if permanent {
                 assert_eq!(sockets.namespace_or_new(name, permanent), index as u32);

@@ -36,7 +36,7 @@ fn connected(sockets: &mut Sockets<&'static str>, session: u32, key: &'static st
 
 #[test]
 fn a_connecting_socket_keeps_rooms_but_nothing_reaches_it() {
-    let mut sockets = Sockets::new();
+    let mut sockets = Sockets::new(0);
     let id = connecting(&mut sockets, 10, "a");
     sockets.join(id, "lobby");
     assert_eq!(sockets.state(id), Some(SocketState::Connecting));
@@ -53,7 +53,7 @@ fn a_connecting_socket_keeps_rooms_but_nothing_reaches_it() {
 
 #[test]
 fn nothing_reaches_a_silenced_socket_by_any_target() {
-    let mut sockets = Sockets::new();
+    let mut sockets = Sockets::new(0);
     let leaving = connected(&mut sockets, 10, "a");
     let staying = connected(&mut sockets, 11, "b");
     sockets.join(leaving, "lobby");
@@ -72,7 +72,7 @@ fn nothing_reaches_a_silenced_socket_by_any_target() {
 
 #[test]
 fn a_silenced_socket_names_no_session() {
-    let mut sockets = Sockets::new();
+    let mut sockets = Sockets::new(0);
     for id in [connected(&mut sockets, 10, "a"), connecting(&mut sockets, 11, "b")] {
         assert!(sockets.session_of(id).is_some());
         sockets.silence(id);
@@ -84,7 +84,7 @@ fn a_silenced_socket_names_no_session() {
 
 #[test]
 fn a_socket_silenced_while_it_connects_stays_silent() {
-    let mut sockets = Sockets::new();
+    let mut sockets = Sockets::new(0);
     let id = connecting(&mut sockets, 10, "a");
     sockets.silence(id);
     sockets.connect(id);
@@ -97,7 +97,7 @@ fn a_socket_silenced_while_it_connects_stays_silent() {
 
 #[test]
 fn each_socket_is_reached_once_and_exceptions_win() {
-    let mut sockets = Sockets::new();
+    let mut sockets = Sockets::new(0);
     let ids = [(10, "a"), (11, "b"), (12, "c")]
         .map(|(session, key)| connected(&mut sockets, session, key));
     for id in ids {
@@ -124,7 +124,7 @@ fn each_socket_is_reached_once_and_exceptions_win() {
 
 #[test]
 fn an_id_of_another_namespace_names_nobody() {
-    let mut sockets = Sockets::new();
+    let mut sockets = Sockets::new(0);
     let elsewhere = sockets.namespace_or_new("/chat", true);
     let other = sockets.reserve();
     sockets.insert(other, 20, elsewhere, "other");
@@ -136,7 +136,7 @@ fn an_id_of_another_namespace_names_nobody() {
 
 #[test]
 fn the_stamp_starts_over_after_its_last_value() {
-    let mut sockets = Sockets::new();
+    let mut sockets = Sockets::new(0);
     let first = connected(&mut sockets, 10, "a");
     let second = connected(&mut sockets, 11, "b");
     sockets.join(first, "x");
@@ -152,7 +152,7 @@ fn the_stamp_starts_over_after_its_last_value() {
 
 #[test]
 fn a_stale_id_misses() {
-    let mut sockets = Sockets::new();
+    let mut sockets = Sockets::new(0);
     let stale = connected(&mut sockets, 10, "a");
     assert_eq!(sockets.remove(stale), Some("a"));
     let fresh = connected(&mut sockets, 11, "b");
@@ -173,7 +173,7 @@ fn a_stale_id_misses() {
 
 #[test]
 fn a_reserved_slot_is_nobody_yet() {
-    let mut sockets = Sockets::new();
+    let mut sockets = Sockets::new(0);
     let namespace = sockets.namespace_or_new("/", true);
     let id = sockets.reserve();
     sockets.connect(id);
@@ -188,7 +188,7 @@ fn a_reserved_slot_is_nobody_yet() {
 
 #[test]
 fn rooms_are_made_by_the_first_and_freed_by_the_last() {
-    let mut sockets = Sockets::new();
+    let mut sockets = Sockets::new(0);
     let a = connected(&mut sockets, 10, "a");
     let b = connected(&mut sockets, 11, "b");
     for round in 0..100 {
@@ -211,7 +211,7 @@ fn rooms_are_made_by_the_first_and_freed_by_the_last() {
 
 #[test]
 fn a_dynamic_namespace_goes_with_its_last_socket() {
-    let mut sockets = Sockets::new();
+    let mut sockets = Sockets::new(0);
     let fixed = sockets.namespace_or_new("/", true);
     for round in 0..100 {
         let name = format!("/room-{round}");
