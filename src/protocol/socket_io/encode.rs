@@ -2,8 +2,9 @@
 //!
 //! `serde_json` does the writing. What is added is the rule how one Rust value becomes a list of
 //! arguments (told on [`Args`](super::Args)), a formatter which moves bytes out of the JSON into
-//! attachments, and in `texts` a faster way with texts. The rule only concerns the root of a value, so the root is asked once, by
-//! [`Probe`], what shape it has; then the whole value is written in one go.
+//! attachments, and in `texts` a faster way with texts. The rule only concerns the root of a
+//! value, so the root is asked once, by [`Probe`], what shape it has; then the whole value is
+//! written in one go.
 //!
 //! Output is appended, and on error cut back to where it began. Every [`EncodeError`] is the
 //! fault of the caller. Tests: `encode/tests.rs`.
