@@ -3,22 +3,33 @@
 //! Not part of the API: whatever is here may change or go with any release. The codecs are private;
 //! each function lends one of them, adds nothing worth measuring, and gives back a number or a
 //! value so that the work cannot be optimised away. `None` means that the input was refused, which
-//! no benchmark wants.
+//! no benchmark wants. [`Kernel`] lends the drivers as they are, with their rules.
 //!
 //! ```text
-//! unmask, decode_frame, encode_frame     websocket
+//! unmask, Reader, {decode,encode}_frame  websocket
 //! split_payload, write_payload           engine_io
 //! read_head, read_args, read_ack_head    socket_io
 //! encode_event, encode_ack               socket_io
 //! event_frames                           wire: all of an emit but its queueing
 //! parse_request                          http
 //! Rooms                                  the tables of sockets and rooms
+//! Kernel, Batch, listen                  io
 //! ```
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::task::Poll;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::io::mio::Mio;
+#[cfg(target_os = "linux")]
+use crate::io::uring::{Config, Uring};
+use crate::io::wake::WakeEdge;
+use crate::io::{Bytes as SendBytes, Driver, Event as IoEvent, LinkId, SendOp, Short};
 use crate::protocol::engine_io::{PayloadPacket, PayloadWriter, split};
 use crate::protocol::http::{HeadLimits, parse_head};
 use crate::protocol::socket_io;
@@ -57,6 +68,30 @@ pub fn decode_frame(bytes: &mut [u8]) -> Option<usize> {
     match Decoder::server().next(bytes, &mut at, MESSAGE_BYTES_MAX) {
         Ok(Some(Event::Text(text))) => Some(text.len()),
         _ => None,
+    }
+}
+
+/// What reads one connection's frames.
+#[derive(Debug)]
+pub struct Reader(Decoder);
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self(Decoder::server())
+    }
+}
+
+impl Reader {
+    /// Reads all text messages that are whole; how many bytes they were with their frames.
+    pub fn read(&mut self, bytes: &mut [u8], mut text: impl FnMut(&[u8])) -> Option<usize> {
+        let mut at = 0;
+        loop {
+            match self.0.next(bytes, &mut at, MESSAGE_BYTES_MAX) {
+                Ok(Some(Event::Text(payload))) => text(payload),
+                Ok(None) => return Some(at),
+                _ => return None,
+            }
+        }
     }
 }
 
@@ -198,5 +233,176 @@ impl Rooms {
         let nobody = |_: &str, _: &Sockets<()>| None;
         self.sockets.for_each(self.namespace, rooms, except, nobody, |_, _| reached += 1);
         reached
+    }
+}
+
+/// A listener on the loopback as the server makes its own, non-blocking and without Nagle's delay.
+///
+/// # Errors
+/// What the system says, such as that the port is taken.
+pub fn listen(port: u16, backlog: u32) -> io::Result<TcpListener> {
+    crate::io::listen::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), false, backlog)
+}
+
+/// Raises the soft limit of open descriptors to the hard one; the limit then.
+pub fn raise_descriptor_limit() -> u64 {
+    crate::io::listen::raise_descriptor_limit().0
+}
+
+/// One connection of a [`Kernel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link(LinkId);
+
+impl Link {
+    /// A small number that no other link has at the same time.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0.index as usize
+    }
+}
+
+/// What a [`Kernel`] tells.
+#[derive(Debug)]
+pub enum KernelEvent<'d> {
+    /// A connection was made and is being read.
+    Accepted(Link),
+    /// Bytes came.
+    Received(Link, &'d mut [u8]),
+    /// The peer is gone; the link is to be closed.
+    Gone(Link),
+    /// A link that was full takes bytes again.
+    Writable(Link),
+}
+
+/// Sends that leave together: one of each link at most.
+#[derive(Debug, Default)]
+pub struct Batch<'b>(Vec<SendOp<'b>>);
+
+impl<'b> Batch<'b> {
+    /// Adds a send.
+    #[inline]
+    pub fn push(&mut self, link: Link, bytes: &'b [u8]) {
+        self.0.push(SendOp { link: link.0, bytes: SendBytes::One(bytes) });
+    }
+}
+
+/// A driver of the engine's on a tokio runtime: what a shard stands on.
+///
+/// Each turn: [`poll`](Self::poll), [`next`](Self::next) until there is nothing, sends, and
+/// [`wait`](Self::wait).
+pub struct Kernel {
+    driver: Lent,
+    edge: Option<WakeEdge>,
+    short: Vec<Short>,
+}
+
+enum Lent {
+    #[cfg(target_os = "linux")]
+    Uring(Box<Uring>),
+    Mio(Box<Mio>),
+}
+
+/// The same call of whichever driver it is.
+macro_rules! driver {
+    ($kernel:expr, $driver:ident => $call:expr) => {
+        match &mut $kernel.driver {
+            #[cfg(target_os = "linux")]
+            Lent::Uring($driver) => $call,
+            Lent::Mio($driver) => $call,
+        }
+    };
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel").finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// The driver over io_uring. Must be called inside a tokio runtime, on its thread.
+    ///
+    /// # Errors
+    /// When there is no io_uring here, or not enough of it.
+    #[cfg(target_os = "linux")]
+    pub fn uring(listener: TcpListener) -> io::Result<Self> {
+        let driver = Uring::new(Some(listener), &Config::default()).map_err(io::Error::other)?;
+        let edge = WakeEdge::new(&driver)?;
+        Ok(Self { driver: Lent::Uring(Box::new(driver)), edge, short: Vec::new() })
+    }
+
+    /// The driver over readiness. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn readiness(listener: TcpListener) -> io::Result<Self> {
+        let driver = Mio::new(Some(listener))?;
+        let edge = WakeEdge::new(&driver)?;
+        Ok(Self { driver: Lent::Mio(Box::new(driver)), edge, short: Vec::new() })
+    }
+
+    /// Collects what happened.
+    ///
+    /// # Errors
+    /// When the driver itself is broken.
+    pub fn poll(&mut self) -> io::Result<()> {
+        driver!(self, driver => driver.poll())
+    }
+
+    /// The next event of this turn.
+    ///
+    /// # Errors
+    /// When accepting failed.
+    #[allow(clippy::should_implement_trait, reason = "it lends")]
+    pub fn next(&mut self) -> io::Result<Option<KernelEvent<'_>>> {
+        Ok(Some(match driver!(self, driver => driver.next()) {
+            None => return Ok(None),
+            Some(IoEvent::Accepted { link, .. }) => KernelEvent::Accepted(Link(link)),
+            Some(IoEvent::Received { link, bytes }) => KernelEvent::Received(Link(link), bytes),
+            Some(IoEvent::Writable { link }) => KernelEvent::Writable(Link(link)),
+            // Nothing here detaches, so nothing is ever detached.
+            Some(
+                IoEvent::Ended { link }
+                | IoEvent::Failed { link, .. }
+                | IoEvent::Detached { link, .. },
+            ) => KernelEvent::Gone(Link(link)),
+            Some(IoEvent::AcceptFailed { error }) => return Err(error),
+        }))
+    }
+
+    /// Sends; tells of each send that fell short its place in the batch, how many bytes it took,
+    /// and why if its link is broken.
+    pub fn send(
+        &mut self,
+        batch: &Batch<'_>,
+        mut fell_short: impl FnMut(usize, usize, Option<io::Error>),
+    ) {
+        driver!(self, driver => driver.send(&batch.0, &mut self.short));
+        for Short { op, sent, error } in self.short.drain(..) {
+            fell_short(op, sent, error);
+        }
+    }
+
+    /// Frees a link.
+    pub fn close(&mut self, link: Link) {
+        driver!(self, driver => driver.close(link.0));
+    }
+
+    /// Waits until there is something to collect.
+    ///
+    /// # Errors
+    /// When the driver itself is broken.
+    pub async fn wait(&mut self) -> io::Result<()> {
+        let has_more = driver!(self, driver => {
+            driver.prepare_wait()?;
+            driver.has_more()
+        });
+        let Some(edge) = &self.edge else { return Ok(()) };
+        // An edge that came is forgotten in any case, before the next poll.
+        std::future::poll_fn(|cx| match edge.poll_wait(cx) {
+            Poll::Pending if has_more => Poll::Ready(Ok(())),
+            outcome => outcome,
+        })
+        .await
     }
 }

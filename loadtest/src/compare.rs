@@ -64,11 +64,40 @@ enum Peer {
 
 const PEERS: [Peer; 2] = [Peer::Node, Peer::Socketioxide];
 
+/// A server that the user names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Program {
+    name: String,
+    command: String,
+}
+
+impl Program {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, command)) if !name.is_empty() && !command.trim().is_empty() => {
+                Ok(Self { name: name.to_owned(), command: command.to_owned() })
+            }
+            _ => Err("expected NAME=COMMAND".to_owned()),
+        }
+    }
+
+    /// `exec`: the process that is measured, pinned and ended is the program, not its shell.
+    fn command(&self) -> Command {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("exec {}", self.command)).env("PORT", "0");
+        command
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct PeerOptions {
-    /// Peers to measure.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = PEERS)]
-    peers: Vec<Peer>,
+    /// Peers to measure; without this, all of them, or none if there is a --program.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    peers: Option<Vec<Peer>>,
+    /// A server of the contract to measure beside them, as NAME=COMMAND; may be given repeatedly.
+    /// A shell splits the command, which takes its port from PORT.
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = Program::parse)]
+    program: Vec<Program>,
     /// Where `peers/` of this crate is; they must have been built (see its README).
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/peers"))]
     peers_dir: PathBuf,
@@ -82,9 +111,17 @@ pub(crate) fn floor(options: &Options) -> Result<(), Failure> {
 
 pub(crate) fn peers(options: &PeerOptions) -> Result<(), Failure> {
     run(&options.options, |contest| {
-        for peer in &options.peers {
+        let peers = match &options.peers {
+            Some(peers) => peers.as_slice(),
+            None if options.program.is_empty() => &PEERS,
+            None => &[],
+        };
+        for peer in peers {
             let (name, command) = peer.command(&options.peers_dir)?;
             contest.program(name, command)?;
+        }
+        for program in &options.program {
+            contest.program(&program.name, program.command())?;
         }
         Ok(())
     })
@@ -221,5 +258,30 @@ impl Peer {
         let mut command = Command::new(program);
         command.args(arguments).env("PORT", "0");
         Ok((name, command))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_a_name_and_a_command() {
+        let program = Program::parse("mine=./server --mode=fast 'a b'").unwrap();
+        assert_eq!(program.name, "mine");
+        assert_eq!(program.command, "./server --mode=fast 'a b'");
+        for wrong in ["", "mine", "=server", "mine=", "mine= "] {
+            assert!(Program::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_gets_its_arguments_and_a_port_and_keeps_no_shell_around_it() {
+        let command = "sh -c 'echo $$ $PORT $1' sh \"a b\"".to_owned();
+        let mut command = Program { name: "mine".to_owned(), command }.command();
+        let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let id = child.id();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{id} 0 a b\n"));
     }
 }

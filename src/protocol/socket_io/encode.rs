@@ -1,9 +1,10 @@
 //! Rust values -> the arguments of an event or an acknowledgement.
 //!
 //! `serde_json` does the writing. What is added is the rule how one Rust value becomes a list of
-//! arguments (told on [`Args`](super::Args)), and a formatter which moves bytes out of the JSON
-//! into attachments. The rule only concerns the root of a value, so the root is asked once, by
-//! [`Probe`], what shape it has; then the whole value is written in one go.
+//! arguments (told on [`Args`](super::Args)), a formatter which moves bytes out of the JSON into
+//! attachments, and in `texts` a faster way with texts. The rule only concerns the root of a
+//! value, so the root is asked once, by [`Probe`], what shape it has; then the whole value is
+//! written in one go.
 //!
 //! Output is appended, and on error cut back to where it began. Every [`EncodeError`] is the
 //! fault of the caller. Tests: `encode/tests.rs`.
@@ -18,8 +19,12 @@ use serde::ser::{Impossible, Serializer};
 use super::args::ARGS_TOKEN;
 use super::packet::{PacketType, is_reserved, write_prefix};
 
+mod texts;
+
 #[cfg(test)]
 mod tests;
+
+use texts::{Notice, Texts, write_text};
 
 /// Why a value cannot be sent. Nothing has been written.
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +174,7 @@ impl Sink<'_> {
         args: &T,
     ) -> Result<(), serde_json::Error> {
         self.out.push(b'[');
-        serde_json::to_writer(&mut *self.out, event)?;
+        write_text(self.out, event.as_bytes()).expect("invariant: a Vec accepts all");
         match Probe::ask(args, None) {
             Found::Nothing => self.out.push(b']'),
             Found::One => {
@@ -215,8 +220,11 @@ impl Sink<'_> {
     }
 
     fn json<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), serde_json::Error> {
-        let formatter = Detach { attachments: self.attachments, first: self.first_attachment };
-        value.serialize(&mut serde_json::Serializer::with_formatter(&mut *self.out, formatter))
+        let text = Notice::default();
+        let (attachments, first) = (&mut *self.attachments, self.first_attachment);
+        let formatter = Detach { attachments, first, text: &text };
+        let mut json = serde_json::Serializer::with_formatter(&mut *self.out, formatter);
+        value.serialize(Texts { inner: &mut json, notice: Some(&text) })
     }
 }
 
@@ -224,6 +232,7 @@ impl Sink<'_> {
 struct Detach<'a> {
     attachments: &'a mut Vec<Bytes>,
     first: usize,
+    text: &'a Notice,
 }
 
 impl serde_json::ser::Formatter for Detach<'_> {
@@ -231,6 +240,9 @@ impl serde_json::ser::Formatter for Detach<'_> {
     where
         W: io::Write + ?Sized,
     {
+        if self.text.take() {
+            return write_text(writer, value);
+        }
         let num = self.attachments.len() - self.first;
         self.attachments.push(Bytes::copy_from_slice(value));
         writer.write_all(b"{\"_placeholder\":true,\"num\":")?;

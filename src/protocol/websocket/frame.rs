@@ -162,11 +162,20 @@ pub(crate) fn write_head(out: &mut [u8], fin: bool, opcode: Opcode, payload_len:
 }
 
 /// Appends the head of an unmasked frame.
+///
+/// By length, so that what is appended has one that the compiler knows: it is stored, not copied.
 #[inline]
 pub(crate) fn push_head(out: &mut Vec<u8>, fin: bool, opcode: Opcode, payload_len: usize) {
-    let mut head = [0; HEAD_BYTES_MAX];
-    let len = write_head(&mut head, fin, opcode, payload_len);
-    out.extend_from_slice(&head[..len]);
+    fn push<const LEN: usize>(out: &mut Vec<u8>, fin: bool, opcode: Opcode, payload_len: usize) {
+        let mut head = [0; LEN];
+        write_head(&mut head, fin, opcode, payload_len);
+        out.extend_from_slice(&head);
+    }
+    match head_len(payload_len) {
+        2 => push::<2>(out, fin, opcode, payload_len),
+        4 => push::<4>(out, fin, opcode, payload_len),
+        _ => push::<10>(out, fin, opcode, payload_len),
+    }
 }
 
 /// Masks or unmasks (it is the same) in place. `offset` is the position of `payload[0]` in the

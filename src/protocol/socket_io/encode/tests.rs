@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
 use serde::Serialize;
 use serde_json::json;
 
@@ -196,4 +197,105 @@ fn a_value_that_fails_leaves_nothing_behind() {
     let reserved = encode_event(&mut out, "/", None, "disconnect", &(), &mut attachments);
     assert!(matches!(reserved, Err(EncodeError::ReservedEventName)));
     assert_eq!((&out[..], attachments.len()), (&b"before"[..], 1));
+}
+
+/// Texts wherever serde knows a place for one.
+#[derive(Serialize)]
+enum Everywhere {
+    Bare,
+    New(String),
+    Tuple(String, Option<String>),
+    Struct {
+        name: String,
+        letter: char,
+        #[serde(flatten)]
+        more: BTreeMap<String, Value>,
+    },
+    Nested(Vec<Everywhere>, Newtype, Both, (String, u8), BTreeMap<String, Newtype>),
+    Raw(Box<serde_json::value::RawValue>, RawJson, serde_json::Number),
+}
+
+#[derive(Serialize)]
+struct Newtype(String);
+
+#[derive(Serialize)]
+struct Both(String, std::net::Ipv4Addr);
+
+#[derive(Serialize)]
+#[serde(tag = "type")]
+enum Tagged {
+    One { text: String },
+}
+
+fn everywhere(text: &str) -> Vec<Everywhere> {
+    let own = || text.to_owned();
+    let more = BTreeMap::from([(own(), Value::from(text)), ("n".to_owned(), Value::from(1.5))]);
+    let letter = text.chars().next().unwrap_or('"');
+    let raw = json!({ text: [text, 1] }).to_string();
+    let inner = vec![Everywhere::Bare, Everywhere::New(own())];
+    let map = BTreeMap::from([(own(), Newtype(own()))]);
+    let both = Both(own(), std::net::Ipv4Addr::LOCALHOST);
+    vec![
+        Everywhere::Tuple(own(), Some(own())),
+        Everywhere::Struct { name: own(), letter, more },
+        Everywhere::Nested(inner, Newtype(own()), both, (own(), 7), map),
+        Everywhere::Raw(
+            serde_json::value::RawValue::from_string(raw.clone()).unwrap(),
+            RawJson::parse(raw).unwrap(),
+            serde_json::Number::from(u64::MAX),
+        ),
+    ]
+}
+
+fn same_as_serde_json<T: Serialize>(value: &T) {
+    let json = serde_json::to_string(value).unwrap();
+    assert_eq!(event(&(value,)), format!("2[\"e\",{json}]"));
+    assert_eq!(ack(&(value,)), format!("37[{json}]"));
+}
+
+#[test]
+fn each_character_is_written_as_serde_json_does_wherever_it_stands() {
+    let others = ['\u{7f}', '\u{80}', 'é', '\u{2028}', '\u{ffff}', '𝄞'];
+    for character in (0..128).map(char::from).chain(others) {
+        // Before, in and behind each kind of block.
+        for before in 0..45 {
+            for after in [0, 1, 7, 8, 40] {
+                let text = format!("{}{character}{}", "a".repeat(before), "é".repeat(after));
+                let mut out = Vec::new();
+                write_text(&mut out, text.as_bytes()).unwrap();
+                assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&text).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_beside_texts_stay_bytes() {
+    let args = ("text", Bytes::from_static(b"bytes"), "more", Value::Binary(Bytes::new()));
+    let mut attachments = Vec::new();
+    let mut out = Vec::new();
+    encode_event(&mut out, "/", None, "e", &args, &mut attachments).unwrap();
+    let expected = concat!(
+        r#"52-["e","text",{"_placeholder":true,"num":0},"more","#,
+        r#"{"_placeholder":true,"num":1}]"#
+    );
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
+    assert_eq!(attachments, [&b"bytes"[..], b""]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn texts_anywhere_are_written_as_serde_json_does(
+        text in prop_oneof![any::<String>(), "[a-z\"\\\\\n\u{1}]{0,80}", "[ -~]{0,200}"]
+    ) {
+        same_as_serde_json(&text);
+        same_as_serde_json(&everywhere(&text));
+        same_as_serde_json(&Tagged::One { text: text.clone() });
+        same_as_serde_json(&Value::from(vec![Value::from(text.as_str())]));
+        let mut out = Vec::new();
+        event_args(&mut out, &format!("e{text}"), &(), &mut Vec::new()).unwrap();
+        prop_assert_eq!(out, serde_json::to_vec(&[format!("e{text}")]).unwrap());
+    }
 }
