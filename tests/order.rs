@@ -193,3 +193,38 @@ fn a_room_joined_from_elsewhere_is_joined_for_whatever_follows() {
         }
     }
 }
+
+/// A million deliveries of a handler's own are no backlog of mail.
+#[test]
+fn what_a_handler_has_broadcast_itself_puts_off_no_letters() {
+    const CLIENTS: usize = 1_100;
+    const BROADCASTS: usize = 960;
+    let outside = Outside::default();
+    let known = outside.clone();
+    let server = Server::builder().outbox_limit(64 * 1024 * 1024).namespace("/", move |ns| {
+        let outside = known.clone();
+        ns.on_connect(|socket: Socket| socket.join("all"));
+        ns.on("go", move |socket: Socket| {
+            let handle = outside.handle();
+            (0..BROADCASTS)
+                .for_each(|_| handle.to("all").except(socket.id()).emit("x", ()).unwrap());
+            let letters = outside.handle();
+            let sender = std::thread::spawn(move || {
+                (0..3).for_each(|number| letters.emit("said", number).unwrap());
+            });
+            sender.join().unwrap();
+            handle.emit("said", 99).unwrap();
+        });
+    });
+    let mut sim = Sim::new(server, 1, Faults::kind()).unwrap();
+    *outside.0.lock().unwrap() = Some(sim.handle());
+    let clients: Vec<Client> =
+        (0..CLIENTS).map(|_| sim.connect(ConnectOptions::default())).collect();
+    sim.run_for(Duration::from_secs(1));
+    assert!(clients.iter().all(|&client| sim.state(client) == State::Connected));
+    sim.emit(clients[0], "go", ());
+    sim.run_for(Duration::from_secs(1));
+    let events = sim.events(clients[1]).into_iter();
+    let said = events.filter(|(name, _)| name == "said").map(|(_, args)| args[0].as_u64().unwrap());
+    assert_eq!(said.collect::<Vec<_>>(), [0, 1, 2, 99]);
+}

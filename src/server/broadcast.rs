@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use super::ack::{BroadcastAckRequest, millis};
 use super::error::EmitError;
 use super::socket::Socket;
-use crate::shard::port::{Change, Mail, Ports, Posting, ShardAnswers};
+use crate::shard::core::Core;
+use crate::shard::port::{Broadcast, Change, Changed, Mail, Port, Ports, Posting, ShardAnswers};
 use crate::shard::with_current;
 use crate::socket::Target;
 use crate::wire;
@@ -166,19 +167,28 @@ impl BroadcastOperator {
         })
     }
 
+    /// Acts on this thread's own shard, if it runs one; which that was. It comes before the others
+    /// are told: they wait for each other from the first letter to the last.
+    fn here<R>(&self, mut act: impl FnMut(&mut Core) -> R) -> Option<usize> {
+        self.ports.all().iter().position(|port| with_current(port, &mut act).is_some())
+    }
+
+    fn others(&self, here: Option<usize>) -> impl Iterator<Item = &Arc<Port>> {
+        let ports = self.ports.all().iter().enumerate();
+        ports.filter(move |(index, _)| Some(*index) != here).map(|(_, port)| port)
+    }
+
+    fn broadcast(&self, ack: Option<(u64, u64)>) -> Broadcast {
+        Broadcast { target: self.target.clone(), volatile: self.volatile, ack }
+    }
+
     fn send(&self, frames: &[u8]) -> Result<(), EmitError> {
-        let mut shared: Option<(Posting, Bytes)> = None;
+        let here = self.here(|core| core.fan_out(&self.target, frames, self.volatile));
+        let mut shared: Option<(Posting<Broadcast>, Bytes)> = None;
         let mut outcome = Ok(());
-        for port in self.ports.all() {
-            let here = with_current(port, |core| {
-                core.fan_out(&self.target, frames, self.volatile);
-            });
-            if here.is_some() {
-                continue;
-            }
+        for port in self.others(here) {
             let (posting, frames) = shared.get_or_insert_with(|| {
-                let posting = Posting::new(self.target.clone(), self.volatile, None);
-                (posting, Bytes::copy_from_slice(frames))
+                (Posting::new(self.broadcast(None)), Bytes::copy_from_slice(frames))
             });
             let (broadcast, frames) = (posting.0.clone(), frames.clone());
             if port.post(Mail::Broadcast { broadcast, frames, answers: None }).is_err() {
@@ -209,20 +219,18 @@ impl BroadcastOperator {
         id: u64,
         frames: Bytes,
     ) -> Result<Vec<oneshot::Receiver<ShardAnswers>>, EmitError> {
-        let ack = Some((id, self.timeout_ms));
-        let posting = Posting::new(self.target.clone(), self.volatile, ack);
+        let posting = Posting::new(self.broadcast(Some((id, self.timeout_ms))));
         let mut receivers = Vec::new();
-        for port in self.ports.all() {
+        let mut ask = || {
             let (sender, receiver) = oneshot::channel();
             receivers.push(receiver);
-            let mut sender = Some(sender);
-            let here =
-                with_current(port, |core| core.broadcast(&posting.0, &frames, sender.take()));
-            if here.is_none() {
-                let (broadcast, frames) = (posting.0.clone(), frames.clone());
-                let mail = Mail::Broadcast { broadcast, frames, answers: sender };
-                port.post(mail).map_err(|_| EmitError::MailboxFull)?;
-            }
+            Some(sender)
+        };
+        let here = self.here(|core| core.broadcast(&posting.0.told, &frames, ask()));
+        for port in self.others(here) {
+            let (broadcast, frames) = (posting.0.clone(), frames.clone());
+            let mail = Mail::Broadcast { broadcast, frames, answers: ask() };
+            port.post(mail).map_err(|_| EmitError::MailboxFull)?;
         }
         Ok(receivers)
     }
@@ -270,12 +278,13 @@ impl BroadcastOperator {
     }
 
     fn change(&self, change: &Change) -> Result<(), EmitError> {
+        let here = self.here(|core| core.change_all(&self.target, change));
+        let is_end = matches!(change, Change::Disconnect { .. });
+        let (target, change) = (self.target.clone(), change.clone());
+        let posting = Posting::new(Changed { target, change });
         let mut outcome = Ok(());
-        for port in self.ports.all() {
-            if with_current(port, |core| core.change_all(&self.target, change)).is_some() {
-                continue;
-            }
-            let mail = Mail::Change { target: self.target.clone(), change: change.clone() };
+        for port in self.others(here) {
+            let mail = Mail::Change { change: posting.0.clone(), is_end };
             if port.post(mail).is_err() {
                 outcome = Err(EmitError::MailboxFull);
             }

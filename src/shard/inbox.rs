@@ -36,8 +36,8 @@ pub(crate) struct Inbox {
     for_turn: VecDeque<Mail>,
     /// How many may still be read in this turn.
     left: usize,
-    /// The count of deliveries at which this turn reads no more.
-    deliveries_max: u64,
+    /// Deliveries that letters may still cause in this turn.
+    deliveries_left: u64,
 }
 
 impl Inbox {
@@ -87,7 +87,7 @@ impl Core {
     /// Reads the mail that waits, as a new turn may.
     pub(super) fn open_mail(&mut self) {
         self.inbox.left = LETTERS_PER_TURN;
-        self.inbox.deliveries_max = self.counters.deliveries + DELIVERIES_PER_TURN;
+        self.inbox.deliveries_left = DELIVERIES_PER_TURN;
         self.catch_up();
     }
 
@@ -101,6 +101,8 @@ impl Core {
 
     fn read_mail(&mut self) {
         while let Some(letter) = self.inbox.next(&self.port) {
+            // Only what letters cause: what this shard's own clients have sent is no backlog.
+            let before = self.counters.deliveries;
             match letter {
                 Mail::Connection { .. } | Mail::Shutdown { .. } => {
                     self.inbox.for_turn.push_back(letter);
@@ -108,7 +110,9 @@ impl Core {
                 }
                 letter => self.read(letter),
             }
-            if self.counters.deliveries >= self.inbox.deliveries_max {
+            let caused = self.counters.deliveries - before;
+            self.inbox.deliveries_left = self.inbox.deliveries_left.saturating_sub(caused);
+            if self.inbox.deliveries_left == 0 {
                 self.inbox.left = 0;
             }
         }
@@ -118,7 +122,7 @@ impl Core {
     fn read(&mut self, letter: Mail) {
         match letter {
             Mail::Broadcast { broadcast, frames, answers } => {
-                self.broadcast(&broadcast, &frames, answers);
+                self.broadcast(&broadcast.told, &frames, answers);
             }
             Mail::Emit { socket, frames, volatile, is_event } => {
                 let weight = if is_event { Weight::Event } else { Weight::Control };
@@ -128,7 +132,9 @@ impl Core {
             Mail::EmitWithAck { socket, frames, id, timeout_ms, waiter } => {
                 self.emit_with_ack(socket, &frames, id, timeout_ms, waiter);
             }
-            Mail::Change { target, change } => self.change_all(&target, &change),
+            Mail::Change { change, .. } => {
+                self.change_all(&change.told.target, &change.told.change)
+            }
             Mail::ChangeSocket { socket, change } => {
                 self.change(socket, &change);
             }
@@ -187,19 +193,19 @@ impl Core {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::port::{Broadcast, Ports, Posting};
+    use super::super::port::{Broadcast, Changed, Ports, Posted, Posting};
     use super::*;
 
-    fn posting() -> Posting {
-        Posting::new(Target::all("/".into()), false, None)
+    fn posting() -> Posting<Broadcast> {
+        Posting::new(Broadcast { target: Target::all("/".into()), volatile: false, ack: None })
     }
 
-    fn post(port: &Port, posting: &Posting) {
+    fn post(port: &Port, posting: &Posting<Broadcast>) {
         let (broadcast, frames) = (posting.0.clone(), Bytes::new());
         assert_eq!(port.post(Mail::Broadcast { broadcast, frames, answers: None }), Ok(()));
     }
 
-    fn read(inbox: &mut Inbox, port: &Port) -> Vec<*const Broadcast> {
+    fn read(inbox: &mut Inbox, port: &Port) -> Vec<*const Posted<Broadcast>> {
         let mut read = Vec::new();
         while let Some(letter) = inbox.next(port) {
             let Mail::Broadcast { broadcast, .. } = letter else { panic!("only broadcasts") };
@@ -208,7 +214,7 @@ mod tests {
         read
     }
 
-    fn name(posting: &Posting) -> *const Broadcast {
+    fn name(posting: &Posting<Broadcast>) -> *const Posted<Broadcast> {
         std::sync::Arc::as_ptr(&posting.0)
     }
 
@@ -241,6 +247,21 @@ mod tests {
         assert_eq!(read(&mut inboxes[0], early), [said_name, answer_name]);
         assert_eq!(read(&mut inboxes[1], late), [other_name, said_name, answer_name]);
         assert!(inboxes.iter().all(Inbox::is_empty));
+    }
+
+    #[test]
+    fn a_change_of_rooms_is_read_once_all_shards_have_it() {
+        let ports = Ports::new(2, 100, 1024);
+        let port = &ports.all()[0];
+        let mut inbox = Inbox { left: 100, ..Inbox::default() };
+        let change = Change::Join(vec!["room".into()]);
+        let posting = Posting::new(Changed { target: Target::all("/".into()), change });
+        let letter = || Mail::Change { change: posting.0.clone(), is_end: false };
+        assert_eq!(port.post(letter()), Ok(()));
+        assert!(inbox.next(port).is_none(), "the other shard does not have it");
+        assert_eq!(ports.all()[1].post(letter()), Ok(()));
+        drop(posting);
+        assert!(matches!(inbox.next(port), Some(Mail::Change { .. })));
     }
 
     #[test]

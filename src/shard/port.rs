@@ -59,28 +59,41 @@ pub(crate) struct Broadcast {
     pub(crate) volatile: bool,
     /// Id and timeout when every recipient is to acknowledge.
     pub(crate) ack: Option<(u64, u64)>,
+}
+
+/// A change of all sockets of a target.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) target: Target,
+    pub(crate) change: Change,
+}
+
+/// What all shards are told.
+#[derive(Debug)]
+pub(crate) struct Posted<T> {
+    pub(crate) told: T,
     /// Every shard has it in its mailbox. Before, none may show it to anybody: what somebody says
     /// upon it would come before it where it is still missing.
-    posted: AtomicBool,
+    everywhere: AtomicBool,
 }
 
-/// A broadcast on its way to the mailboxes, until dropped.
+/// It on its way to the mailboxes, until dropped.
 #[derive(Debug)]
-pub(crate) struct Posting(pub(crate) Arc<Broadcast>);
+pub(crate) struct Posting<T>(pub(crate) Arc<Posted<T>>);
 
-impl Posting {
-    pub(crate) fn new(target: Target, volatile: bool, ack: Option<(u64, u64)>) -> Self {
-        Self(Arc::new(Broadcast { target, volatile, ack, posted: AtomicBool::new(false) }))
+impl<T> Posting<T> {
+    pub(crate) fn new(told: T) -> Self {
+        Self(Arc::new(Posted { told, everywhere: AtomicBool::new(false) }))
     }
 }
 
-impl Drop for Posting {
+impl<T> Drop for Posting<T> {
     fn drop(&mut self) {
-        self.0.posted.store(true, Ordering::Release);
+        self.0.everywhere.store(true, Ordering::Release);
     }
 }
 
-/// A change for all sockets of a target.
+/// What becomes of a socket.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     Join(Vec<Box<str>>),
@@ -92,7 +105,7 @@ pub(crate) enum Change {
 #[derive(Debug)]
 pub(crate) enum Mail {
     Broadcast {
-        broadcast: Arc<Broadcast>,
+        broadcast: Arc<Posted<Broadcast>>,
         frames: Bytes,
         answers: Option<oneshot::Sender<ShardAnswers>>,
     },
@@ -110,8 +123,9 @@ pub(crate) enum Mail {
         waiter: oneshot::Sender<Result<Answer, NoAnswer>>,
     },
     Change {
-        target: Target,
-        change: Change,
+        change: Arc<Posted<Changed>>,
+        /// An end: see [`Mail::always_finds_room`].
+        is_end: bool,
     },
     ChangeSocket {
         socket: SocketId,
@@ -157,10 +171,11 @@ impl Mail {
         }
     }
 
-    /// Whether it may be read: a broadcast is in all mailboxes first.
+    /// Whether it may be read: what all shards are told is in all mailboxes first.
     pub(crate) fn is_posted(&self) -> bool {
         match self {
-            Self::Broadcast { broadcast, .. } => broadcast.posted.load(Ordering::Acquire),
+            Self::Broadcast { broadcast, .. } => broadcast.everywhere.load(Ordering::Acquire),
+            Self::Change { change, .. } => change.everywhere.load(Ordering::Acquire),
             _ => true,
         }
     }
@@ -175,7 +190,7 @@ impl Mail {
                 | Self::EngineClose { .. }
                 | Self::Fetch { .. }
                 | Self::Rooms { .. }
-                | Self::Change { change: Change::Disconnect { .. }, .. }
+                | Self::Change { is_end: true, .. }
                 | Self::ChangeSocket { change: Change::Disconnect { .. }, .. }
         )
     }
