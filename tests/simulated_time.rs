@@ -371,6 +371,17 @@ fn a_closed_polling_session_waits_thirty_seconds_for_its_last_poll() {
 }
 
 #[test]
+fn a_shutdown_hurries_a_session_that_was_closed_in_its_upgrade() {
+    let mut sim = sim(server(&Reasons::default()));
+    let (_, candidate) = moving(&mut sim);
+    sim.handle().disconnect_sockets(true).unwrap();
+    sim.run_for(SLACK);
+    let shutdown = sim.handle().shutdown(secs(25));
+    assert!(sim.run_future(secs(5), shutdown).is_some(), "not the whole upgrade timeout");
+    assert!(!sim.is_open(candidate));
+}
+
+#[test]
 fn shutdown_tells_flushes_closes_and_ends() {
     let reasons = Reasons::default();
     let mut sim = sim(server(&reasons).shards(2));

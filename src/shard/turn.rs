@@ -63,6 +63,10 @@ impl<D> Drop for Turn<D> {
         self.shard.port.close();
         // Futures that never ran hold the shard that holds them.
         self.shard.spawned.borrow_mut().clear();
+        // What was taken in and not read: whoever waits for an answer learns that none comes.
+        let inbox =
+            self.shard.core.try_borrow_mut().map(|mut core| std::mem::take(&mut core.inbox));
+        drop(inbox);
     }
 }
 
@@ -294,8 +298,14 @@ impl<D: Driver> Turn<D> {
         core.over_by_ms = Some(by_ms);
         core.driver_ops.push(DriverOp::StopAccepting);
         let sessions: Vec<SessionId> = core.sessions.ids().collect();
+        let hurried_ms = core.now_ms + core.config.timings.linger;
         for session in sessions {
             core.close_session(session, DisconnectReason::ServerShuttingDown);
+            // One that was closed before, in its upgrade, has no more time than the others.
+            if let Some(cold) = core.sessions.get_mut(session) {
+                cold.upgrade.hurry(hurried_ms);
+                core.schedule_session(session);
+            }
         }
         // Idle connections have nothing to wait for.
         for link in core.links.ids() {
