@@ -26,6 +26,11 @@ const PART_BYTES_MIN: usize = 4 * 1024;
 /// Most bytes that one slice gathers.
 const SLICE_GATHER_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes that one send in parts carries, but for a last part that goes beyond; what is left waits
+/// for the next slice. And as much for all of a slice: a kernel copies that in some milliseconds.
+const PARTS_BYTES_MAX: usize = 1024 * 1024;
+const SLICE_PARTS_BYTES_MAX: usize = 16 * PARTS_BYTES_MAX;
+
 /// Shared chunks of 256 KiB that slow sessions may pin before their bytes are copied out: a client
 /// that is late by some milliseconds is not worth a copy.
 const PINNED_CHUNKS_MAX: u64 = 16;
@@ -58,6 +63,8 @@ struct Planned {
 pub(super) struct Flush {
     planned: Vec<Planned>,
     scratch: Vec<u8>,
+    /// Bytes of the slice's sends in parts.
+    lent: usize,
     short: Vec<Short>,
 }
 
@@ -67,6 +74,7 @@ impl Flush {
     pub(super) fn slice(&mut self, core: &mut Core, driver: &mut impl Driver) {
         self.planned.clear();
         self.scratch.clear();
+        self.lent = 0;
         let links = if core.dirty.is_empty() { SLICE_SENDS } else { SLICE_SENDS / 2 };
         let mut looked_at = 0;
         while looked_at < links {
@@ -74,7 +82,10 @@ impl Flush {
             self.plan_link(core, link);
             looked_at += 1;
         }
-        while looked_at < SLICE_SENDS && self.scratch.len() < SLICE_GATHER_BYTES_MAX {
+        while looked_at < SLICE_SENDS
+            && self.scratch.len() < SLICE_GATHER_BYTES_MAX
+            && self.lent < SLICE_PARTS_BYTES_MAX
+        {
             let Some(session) = core.dirty.pop_front() else { break };
             self.plan_session(core, session);
             looked_at += 1;
@@ -134,10 +145,14 @@ impl Flush {
         let outbox = &core.sessions.hot[session as usize].outbox;
         let (mut count, mut bytes) = (0, 0);
         for range in outbox.ranges().take(SEND_PARTS_MAX) {
+            if bytes >= PARTS_BYTES_MAX {
+                break;
+            }
             count += 1;
             bytes += range.len() as usize;
         }
         if bytes >= count * PART_BYTES_MIN {
+            self.lent += bytes;
             return Source::Parts { count, bytes };
         }
         let start = self.scratch.len();
@@ -153,7 +168,8 @@ impl Flush {
     fn send(&mut self, core: &mut Core, driver: &mut impl Driver) {
         self.short.clear();
         let mut parts: Vec<IoSlice<'_>> = Vec::new();
-        for planned in &self.planned {
+        let in_parts = if self.lent > 0 { &self.planned[..] } else { &[] };
+        for planned in in_parts {
             if let Source::Parts { count, .. } = planned.source {
                 let ranges = core.sessions.hot[planned.session as usize].outbox.ranges();
                 parts.extend(ranges.take(count).map(|range| IoSlice::new(core.log.bytes(range))));

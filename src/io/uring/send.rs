@@ -96,7 +96,7 @@ impl Uring {
 }
 
 /// A message of nothing but these parts.
-fn header(parts: &[IoSlice<'_>]) -> libc::msghdr {
+pub(super) fn header(parts: &[IoSlice<'_>]) -> libc::msghdr {
     // SAFETY: all zeros is a header without address, parts and control data.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     // An `IoSlice` is an `iovec` by its documented layout; the kernel only reads a send's parts.

@@ -4,7 +4,7 @@
 //! and do something else. So set-up asks first and then tries: what the driver relies on is done
 //! once on a socket pair, and a kernel that fails gets the readiness driver instead.
 
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -196,17 +196,19 @@ fn try_out(ring: &mut Ring, buffers: &mut Buffers) -> Result<(), Unsupported> {
     }
 
     let much = vec![b'x'; 8 << 20];
-    let taken = submit_send(ring, &ours, &much)?
-        .ok_or(Unsupported::Failed("a short send was not reported"))?;
-    let mut arrived = 0;
-    let mut chunk = vec![0; 64 * 1024];
-    while let Ok(len) = theirs.read(&mut chunk)
-        && len > 0
-    {
-        arrived += len;
-    }
-    if usize::try_from(taken) != Ok(arrived) || arrived == 0 || arrived >= much.len() {
-        return Err(Unsupported::Failed("a short send was counted wrong"));
+    for submit in [submit_send, submit_send_in_parts] {
+        let taken = submit(ring, &ours, &much)?
+            .ok_or(Unsupported::Failed("a short send was not reported"))?;
+        let mut arrived = 0;
+        let mut chunk = vec![0; 64 * 1024];
+        while let Ok(len) = theirs.read(&mut chunk)
+            && len > 0
+        {
+            arrived += len;
+        }
+        if usize::try_from(taken) != Ok(arrived) || arrived == 0 || arrived >= much.len() {
+            return Err(Unsupported::Failed("a short send was counted wrong"));
+        }
     }
 
     ring.cancel(identity);
@@ -227,6 +229,26 @@ fn submit_send(ring: &mut Ring, to: &UnixStream, bytes: &[u8]) -> Result<Option<
     // SAFETY: `bytes` is borrowed until after `submit`.
     let queued = unsafe { ring.try_send(to.as_fd(), bytes, 0) };
     debug_assert!(queued, "an empty queue has room");
+    the_send(ring)
+}
+
+/// [`submit_send`] of the same bytes in two parts.
+fn submit_send_in_parts(
+    ring: &mut Ring,
+    to: &UnixStream,
+    bytes: &[u8],
+) -> Result<Option<i32>, Unsupported> {
+    let (front, back) = bytes.split_at(bytes.len() / 3);
+    let parts = [IoSlice::new(front), IoSlice::new(back)];
+    let header = super::send::header(&parts);
+    // SAFETY: the header and all it points to stay until after `submit`.
+    let queued = unsafe { ring.try_send_parts(to.as_fd(), &header, 0) };
+    debug_assert!(queued, "an empty queue has room");
+    the_send(ring)
+}
+
+/// Submits the one send that is queued: its completion's result, if there is one.
+fn the_send(ring: &mut Ring) -> Result<Option<i32>, Unsupported> {
     ring.submit().map_err(Unsupported::Setup)?;
     let mut sends = ring.take_sends().map_err(Unsupported::Setup)?;
     Ok(sends.next().map(|(_, result)| result))
