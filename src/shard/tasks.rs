@@ -252,6 +252,10 @@ impl Shard {
                 // No table is borrowed while it goes.
                 false => drop(task),
             }
+            if !is_kept && matches!(of, TaskOf::Session(_)) {
+                // Its session has just ended: what else the event began ends with it.
+                break;
+            }
         }
         // A session that went while its handler ran: nobody else will say so.
         if let TaskOf::Session(session) = *of {
