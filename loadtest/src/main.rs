@@ -85,6 +85,8 @@ enum Failure {
     Io(&'static str, #[source] io::Error),
     #[error("cannot reach {0}: {1}")]
     Unreachable(std::net::SocketAddr, #[source] io::Error),
+    #[error("cannot read /proc of process {0}, the server's: {1}")]
+    Process(u32, #[source] io::Error),
     #[error("the server: {0}")]
     Server(String),
     #[error("the server broke the contract: {0}")]
