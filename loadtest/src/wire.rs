@@ -11,6 +11,8 @@ pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 pub(crate) const FIRST_SEQUENCE: u64 = 1_000_000_000;
 /// Acknowledgement ids run from here to ten times as much, for the same reason.
 pub(crate) const FIRST_ACK: u64 = 100_000;
+/// Bytes of a frame, or of the body of an answer.
+pub(crate) const FRAME_BYTES_MAX: usize = 64 << 20;
 /// A real client draws a new mask per frame; the server must unmask whatever it is.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -87,7 +89,7 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<Option<Frame>, &'static str> {
         mask = Some([field[0], field[1], field[2], field[3]]);
         start += 4;
     }
-    if length > 64 << 20 {
+    if length > FRAME_BYTES_MAX {
         return Err("a frame beyond 64 MiB");
     }
     let end = start + length;
