@@ -107,8 +107,9 @@ impl Broadcasts {
                 None
             }
             Pace::Rate(rate) => loop {
-                let due = started + (*sent as f64 / rate * 1e9) as u64;
-                if due > now {
+                let due = started.saturating_add(Pace::due_ns(rate, *sent));
+                // Where more is outstanding than may be, the run ends.
+                if due > now || self.outstanding > self.share.plan.outstanding_max() {
                     return Some(due);
                 }
                 self.schedule(due);
