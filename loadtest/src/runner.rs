@@ -100,8 +100,9 @@ fn watch_all(pids: &[u32]) -> Result<Vec<Process>, Failure> {
     let mut seen = Vec::new();
     let mut processes = Vec::new();
     for (index, &pid) in pids.iter().enumerate() {
+        // One server by two names.
         if pids[..index].contains(&pid) {
-            return Err(Failure::Usage(format!("process {pid} is given twice")));
+            continue;
         }
         let mut process = Process::new(pid).map_err(|error| Failure::Process(pid, error))?;
         process.softirq.retain(|thread| !seen.contains(thread));
