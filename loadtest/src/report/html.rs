@@ -129,7 +129,7 @@ fn plot(out: &mut String, lines: &[Line<'_>], scale: Scale, label: impl Fn(f64) 
     };
     let x = |at: f64| LEFT + at / most_x * (WIDTH - LEFT);
     let y = |at: f64| (HEIGHT - BOTTOM) * (1.0 - value(at).max(0.0) / top);
-    let _ = write!(out, "<svg viewBox=\"0 -12 {} {}\" role=\"img\">", WIDTH + 24.0, HEIGHT + 36.0);
+    let _ = write!(out, "<svg viewBox=\"0 -12 {} {}\" role=\"img\">", WIDTH + 36.0, HEIGHT + 36.0);
     for at in marks(scale, top) {
         let at = if scale == Scale::Logarithmic { 10_f64.powf(at) } else { at };
         let _ = write!(
