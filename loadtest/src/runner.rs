@@ -186,10 +186,11 @@ pub(crate) fn run(command: &'static str, plan: Plan, how: &Measured) -> Result<(
         }
     })?;
     live.finish_and_clear();
-    let Totals { seconds, used, shares } = watch.totals()?;
-    let memory = memory_of(&own)?;
-    // What came once too often may come late.
+    let (totals, memory) = (watch.totals(), memory_of(&own));
+    // What came once too often may come late. A worker that saw it knows more than `/proc`, which
+    // has lost that worker.
     crew.hold(LATE)?;
+    let (Totals { seconds, used, shares }, memory) = (totals?, memory?);
     let window = crew.window();
 
     let operations = if plan.broadcast.is_some() { window.operations } else { window.echoes };
