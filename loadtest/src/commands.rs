@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::Failure;
 use crate::load::{Pace, Plan};
-use crate::runner::{self, Common};
+use crate::runner::{self, Measured};
 
 /// How many clients, how much text, how fast.
 #[derive(Debug, Clone, Args)]
@@ -23,15 +23,8 @@ pub(crate) struct Amount {
 }
 
 impl Amount {
-    fn pace(&self) -> Result<Pace, Failure> {
-        match self.rate {
-            Some(rate) if rate.is_finite() && rate > 0.0 => Ok(Pace::Rate(rate)),
-            Some(rate) => Err(Failure::Usage(format!("{rate} messages a second are no rate"))),
-            None if self.window == 0 || self.clients == 0 => {
-                Err(Failure::Usage("at least one client and one message outstanding".to_owned()))
-            }
-            None => Ok(Pace::Window(self.window)),
-        }
+    fn pace(&self) -> Pace {
+        self.rate.map_or(Pace::Window(self.window), Pace::Rate)
     }
 }
 
@@ -40,7 +33,7 @@ pub(crate) struct Fanout {
     #[command(flatten)]
     amount: Amount,
     #[command(flatten)]
-    common: Common,
+    run: Measured,
 }
 
 #[derive(Debug, Args)]
@@ -48,7 +41,7 @@ pub(crate) struct Echo {
     #[command(flatten)]
     amount: Amount,
     #[command(flatten)]
-    common: Common,
+    run: Measured,
 }
 
 #[derive(Debug, Args)]
@@ -59,7 +52,7 @@ pub(crate) struct Rooms {
     #[arg(long, default_value_t = 10)]
     rooms: u32,
     #[command(flatten)]
-    common: Common,
+    run: Measured,
 }
 
 #[derive(Debug, Args)]
@@ -70,7 +63,7 @@ pub(crate) struct Churn {
     #[arg(long, default_value_t = 100.0)]
     churn: f64,
     #[command(flatten)]
-    common: Common,
+    run: Measured,
 }
 
 #[derive(Debug, Args)]
@@ -93,58 +86,52 @@ pub(crate) struct Mixed {
     #[arg(long, default_value_t = 1)]
     rooms: u32,
     #[command(flatten)]
-    common: Common,
+    run: Measured,
 }
 
 pub(crate) fn fanout(options: &Fanout) -> Result<(), Failure> {
     let Amount { clients, payload, .. } = options.amount;
-    let plan = Plan::fanout(clients, payload, options.amount.pace()?);
-    runner::run("fanout", plan, &options.common)
+    let plan = Plan::fanout(clients, payload, options.amount.pace());
+    runner::run("fanout", plan, &options.run)
 }
 
 pub(crate) fn echo(options: &Echo) -> Result<(), Failure> {
     let Amount { clients, payload, .. } = options.amount;
-    let plan = Plan::echo(clients, payload, options.amount.pace()?);
-    runner::run("echo", plan, &options.common)
+    let plan = Plan::echo(clients, payload, options.amount.pace());
+    runner::run("echo", plan, &options.run)
 }
 
 pub(crate) fn rooms(options: &Rooms) -> Result<(), Failure> {
     let Amount { clients, payload, .. } = options.amount;
-    let plan = Plan::fanout(clients, payload, options.amount.pace()?);
-    let rooms = checked_rooms(options.rooms, clients)?;
-    runner::run("rooms", Plan { rooms, ..plan }, &options.common)
+    let plan = Plan::fanout(clients, payload, options.amount.pace());
+    runner::run("rooms", Plan { rooms: options.rooms, ..plan }, &options.run)
 }
 
 pub(crate) fn churn(options: &Churn) -> Result<(), Failure> {
     let Amount { clients, payload, .. } = options.amount;
-    let plan = Plan::fanout(clients, payload, options.amount.pace()?);
-    let churn = checked_rate(options.churn)?;
-    runner::run("churn", Plan { churn, ..plan }, &options.common)
+    let plan = Plan::fanout(clients, payload, options.amount.pace());
+    let churn = checked_churn(options.churn)?;
+    runner::run("churn", Plan { churn, ..plan }, &options.run)
 }
 
 pub(crate) fn mixed(options: &Mixed) -> Result<(), Failure> {
     let plan = Plan {
         payload: options.payload,
-        broadcast: Some(Pace::Rate(checked_rate(options.broadcasts)?)),
-        rooms: checked_rooms(options.rooms, options.clients)?,
-        echo: Some(Pace::Rate(checked_rate(options.echoes)?)),
-        churn: checked_rate(options.churn)?,
+        broadcast: Some(Pace::Rate(options.broadcasts)),
+        rooms: options.rooms,
+        echo: Some(Pace::Rate(options.echoes)),
+        churn: checked_churn(options.churn)?,
         ..Plan::quiet(options.clients)
     };
-    runner::run("mixed", plan, &options.common)
+    runner::run("mixed", plan, &options.run)
 }
 
-fn checked_rooms(rooms: u32, clients: u32) -> Result<u32, Failure> {
-    match rooms {
-        0 => Err(Failure::Usage("no rooms".to_owned())),
-        rooms if rooms > clients => Err(Failure::Usage("more rooms than clients".to_owned())),
-        rooms => Ok(rooms),
-    }
-}
+/// Clients a second.
+const CHURN: std::ops::RangeInclusive<f64> = 1e-3..=1e6;
 
-fn checked_rate(rate: f64) -> Result<f64, Failure> {
+fn checked_churn(rate: f64) -> Result<f64, Failure> {
     match rate {
-        rate if rate.is_finite() && rate > 0.0 && rate < 1e6 => Ok(rate),
-        rate => Err(Failure::Usage(format!("{rate} a second is no rate"))),
+        rate if CHURN.contains(&rate) => Ok(rate),
+        rate => Err(Failure::Usage(format!("{rate} clients a second cannot come and go"))),
     }
 }

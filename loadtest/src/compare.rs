@@ -231,7 +231,7 @@ fn tell(options: &Options, pace: Pace, sizes: &[Case], lines: &[Line]) -> Result
     }
     for line in lines {
         let object = serde_json::json!({ "case": sizes[line.group], "pace": pace, "result": line });
-        println!("{object}");
+        say!("{object}");
     }
     Ok(())
 }

@@ -20,6 +20,9 @@ pub(crate) struct Options {
     /// Clients of one round; they connect, some hundred at a time, and leave.
     #[arg(long, default_value_t = 1_000)]
     clients: u32,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -28,6 +31,7 @@ pub(crate) struct Options {
 #[derive(Debug, Serialize)]
 pub(crate) struct Connects {
     pub(crate) connections: u64,
+    /// While clients connected; the time in which they left is not counted.
     pub(crate) per_second: f64,
     /// Server CPU per connection made, over the rounds.
     pub(crate) ns: Option<Spread>,
@@ -47,22 +51,22 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let Setup { mut crew, servers, duration, .. } =
         options.common.muster(Plan::quiet(options.clients))?;
     let found = rounds(&mut crew, &servers, options.clients, duration)?;
-    if options.common.output.json {
-        println!("{}", serde_json::to_string(&found).map_err(Failure::server)?);
+    if options.json {
+        say!("{}", serde_json::to_string(&found).map_err(Failure::server)?);
         return Ok(());
     }
     let ended = if found.interrupted { ", interrupted" } else { "" };
-    println!(
+    say!(
         "connect: {} connections by {}, {:.0}/s{ended}",
         found.connections,
         options.common.transport.name(),
         found.per_second
     );
     let Percentiles { p50_us, p90_us, p99_us, p999_us, max_us } = found.latency;
-    println!("  p50 {p50_us} us, p90 {p90_us}, p99 {p99_us}, p99.9 {p999_us}, max {max_us}");
+    say!("  p50 {p50_us} us, p90 {p90_us}, p99 {p99_us}, p99.9 {p999_us}, max {max_us}");
     if let (Some(made), Some(lost)) = (found.ns, found.close_ns) {
         let us = |ns: f64| ns / 1e3;
-        println!(
+        say!(
             "  server: {:.1} us each ({:.1}..{:.1}), and {:.1} us when it leaves",
             us(made.median),
             us(made.p10),
@@ -70,8 +74,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             us(lost.median)
         );
     }
-    println!("  generator: {}", found.generator.line());
-    println!("  generator memory: {}", found.generator.memory());
+    say!("  generator: {}", found.generator.line());
+    say!("  generator memory: {}", found.generator.memory());
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::Failure;
 use crate::floor::Io;
 use crate::latency::{Latency, Percentiles};
-use crate::load::Pace;
+use crate::load::{Pace, Plan};
 use crate::measure::Cpu;
 use crate::server::Server;
 use crate::swarm::Transport;
@@ -80,6 +80,13 @@ impl Case {
         Self { kind, clients, payload, transport: Transport::Websocket }
     }
 
+    fn plan(&self, pace: Pace) -> Plan {
+        match self.kind {
+            Kind::Fanout => Plan::fanout(self.clients, self.payload, pace),
+            Kind::Echo => Plan::echo(self.clients, self.payload, pace),
+        }
+    }
+
     pub(crate) fn name(&self, pace: Pace) -> String {
         let kind = match self.kind {
             Kind::Fanout => "fan-out",
@@ -134,21 +141,27 @@ pub(crate) struct Line {
     pub(crate) name: String,
     /// Which size, counted from 0.
     pub(crate) group: usize,
+    /// How many were measured; fewer than asked for after Ctrl-C.
+    pub(crate) rounds: usize,
     /// Server CPU per delivery or echo.
     pub(crate) ns: Spread,
     /// To the floor of the same size and round.
     pub(crate) ratio: Spread,
     /// To the same server at the first size, in the same round.
     pub(crate) growth: Option<Spread>,
+    /// Server CPU per delivery or echo, over all rounds.
     pub(crate) user_ns: f64,
     pub(crate) system_ns: f64,
     pub(crate) softirq_ns: f64,
+    /// Deliveries or echoes a second, and per read of the generator.
     pub(crate) per_second: f64,
     pub(crate) per_read: f64,
+    /// To each recipient, or of each echo.
     pub(crate) latency: Percentiles,
     pub(crate) last_recipient: Option<Percentiles>,
     /// The 99th percentile of the time to the last recipient, to the floor's of the same round.
     pub(crate) last_ratio: Option<Spread>,
+    /// Cores that the server used, and its clients.
     pub(crate) server_share: f64,
     pub(crate) generator_share: f64,
 }
@@ -201,6 +214,10 @@ impl<'r> Contest<'r> {
 
     /// Adds the floor that the others are compared with.
     pub(crate) fn base(&mut self) -> Result<(), Failure> {
+        let case = self.case();
+        crate::floor::check_payload(case.payload)?;
+        // Any pace: that of the rounds is looked at when it is known.
+        case.plan(Pace::Window(1)).check()?;
         match self.rules.floor {
             Io::Uring => self.floor("floor io_uring", "uring", "coalesced"),
             Io::Epoll => self.floor("floor epoll", "epoll", "coalesced"),
@@ -285,6 +302,9 @@ impl<'r> Contest<'r> {
     /// How many broadcasts or echoes a second the slowest of all sustains, `window` outstanding.
     pub(crate) fn sustained(&mut self, window: u32) -> Result<f64, Failure> {
         self.rounds(Pace::Window(window), SATURATING_ROUNDS)?;
+        if crate::system::interrupted() {
+            return Err(Failure::Interrupted);
+        }
         let slowest = self.all.iter().map(|contestant| {
             let count: u64 = contestant.rounds.iter().map(|round| round.operations).sum();
             let seconds: f64 = contestant.rounds.iter().map(|round| round.seconds).sum();
@@ -298,6 +318,7 @@ impl<'r> Contest<'r> {
     }
 
     fn rounds(&mut self, pace: Pace, rounds: u32) -> Result<(), Failure> {
+        self.sizes.iter().try_for_each(|case| case.plan(pace).check())?;
         let slice = self.rules.slice;
         let order = Order { pace, warmup_ms: slice / 8, slice_ms: slice };
         self.all.iter_mut().for_each(|contestant| contestant.rounds.clear());
@@ -310,14 +331,25 @@ impl<'r> Contest<'r> {
                 let Contestant { name, case, .. } = contestant;
                 live.set_message(format!("{}: round {}, {name}", case.name(pace), number + 1));
                 let clients = contestant.clients.as_mut().expect("invariant: connected before");
-                contestant.rounds.push(clients.measure(order)?);
-            }
-            if crate::system::interrupted() {
-                break;
+                match clients.measure(order) {
+                    Ok(round) => contestant.rounds.push(round),
+                    Err(Failure::Interrupted) => {
+                        live.finish_and_clear();
+                        return self.rounds_so_far();
+                    }
+                    Err(failure) => return Err(failure),
+                }
             }
         }
         live.finish_and_clear();
         Ok(())
+    }
+
+    /// After Ctrl-C: the rounds in which everybody had its turn to the end.
+    fn rounds_so_far(&mut self) -> Result<(), Failure> {
+        let whole = self.all.iter().map(|it| it.rounds.len()).min().unwrap_or(0);
+        self.all.iter_mut().for_each(|contestant| contestant.rounds.truncate(whole));
+        if whole == 0 { Err(Failure::Interrupted) } else { Ok(()) }
     }
 
     fn line(&self, contestant: &Contestant) -> Line {
@@ -336,6 +368,7 @@ impl<'r> Contest<'r> {
         Line {
             name: name.clone(),
             group: *group,
+            rounds: rounds.len(),
             ns: Spread::of(rounds.iter().map(Round::ns).collect()),
             ratio: Spread::of_pairs(rounds, &floor.rounds, Round::ns),
             growth: first.map(|first| Spread::of_pairs(rounds, &first.rounds, Round::ns)),

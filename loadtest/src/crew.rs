@@ -122,14 +122,14 @@ impl Crew {
         self.load.order(&mut self.swarm, |_| Order::Clear, |_| Ok(()))
     }
 
-    /// Works for `length`, and returns what was seen by everybody.
-    pub(crate) fn run(
-        &mut self,
-        length: Duration,
-        tell: impl FnMut(u64),
-    ) -> Result<&Window, Failure> {
-        self.load.run(&mut self.swarm, length, tell)?;
-        Ok(&self.load.window)
+    /// Works for `length`.
+    pub(crate) fn run(&mut self, length: Duration, tell: impl FnMut(u64)) -> Result<(), Failure> {
+        self.load.run(&mut self.swarm, length, tell)
+    }
+
+    /// What was seen by everybody in the last run.
+    pub(crate) fn window(&self) -> &Window {
+        &self.load.window
     }
 
     /// Adds what was seen outside of a run, since the last call, to `seen`.

@@ -98,12 +98,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         let (mut line, mut moved) = kept.measure(options, options.rules.rounds)?;
         if verdict(moved, options.tolerance) == WORSE {
             // Noise or regression? Twice as many rounds decide.
-            println!("{:55} {moved:+.1} %, measured again", kept.name());
+            say!("{:55} {moved:+.1} %, measured again", kept.name());
             (line, moved) = kept.measure(options, options.rules.rounds * 2)?;
         }
         let verdict = verdict(moved, options.tolerance);
         let Spread { p10, median, p90 } = line.ratio;
-        println!(
+        say!(
             "{:55} {:.3} -> {median:.3} ({p10:.2}..{p90:.2}) {moved:+.1} % {verdict}",
             kept.name(),
             kept.ratio
@@ -113,6 +113,23 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         }
     }
     if worse.is_empty() { Ok(()) } else { Err(Failure::Regression(worse.join("; "))) }
+}
+
+/// Share of a core below which a process cannot have served what was received.
+const SERVER_SHARE_LEAST: f64 = 1e-3;
+
+/// Whether there is a cost to judge: nothing would hold every baseline.
+fn check_cost(line: &Line) -> Result<(), Failure> {
+    let Line { ratio: Spread { median, .. }, server_share, .. } = line;
+    let is_cost = median.is_finite() && *median > 0.0 && *server_share >= SERVER_SHARE_LEAST;
+    match is_cost {
+        true => Ok(()),
+        false => Err(Failure::Server(format!(
+            "its process used {:.3} % of a core, which cannot be: is it the right --pid, and does \
+             the kernel tell CPU times (/proc/PID/schedstat)?",
+            server_share * 100.0
+        ))),
+    }
 }
 
 const WORSE: &str = "WORSE";
@@ -126,12 +143,13 @@ fn verdict(moved: f64, tolerance: f64) -> &'static str {
 }
 
 fn write(options: &Options) -> Result<(), Failure> {
+    crate::system::check_writable(&options.baseline).map_err(Failure::io("write the baseline"))?;
     let mut cases = Vec::new();
     for (kind, clients, payload, window) in CASES {
         let mut kept = Kept { kind, clients, payload, window, ratio: 1.0 };
         let (line, _) = kept.measure(options, options.rules.rounds)?;
         kept.ratio = (line.ratio.median * 1_000.0).round() / 1_000.0;
-        println!("{:55} {:.3}", kept.name(), kept.ratio);
+        say!("{:55} {:.3}", kept.name(), kept.ratio);
         cases.push(kept);
     }
     let baseline = Baseline { version: VERSION, cases };
@@ -173,6 +191,7 @@ impl Kept {
         }
         let line = lines.pop().filter(|_| !crate::system::interrupted());
         let line = line.ok_or(Failure::Interrupted)?;
+        check_cost(&line)?;
         let moved = (line.ratio.median / self.ratio - 1.0) * 100.0;
         Ok((line, moved))
     }

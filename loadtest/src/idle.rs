@@ -16,6 +16,9 @@ use crate::target::Target;
 pub(crate) struct Options {
     #[arg(long, default_value_t = 10_000)]
     clients: u32,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -33,6 +36,7 @@ pub(crate) struct Idle {
     /// The generator's own memory per client, and in all.
     pub(crate) generator_bytes_per_client: f64,
     pub(crate) generator_bytes: u64,
+    /// Until all clients were in.
     pub(crate) ramp_seconds: f64,
     /// Processes of the generator.
     pub(crate) processes: usize,
@@ -48,20 +52,20 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let Setup { mut crew, servers, duration, .. } =
         options.common.muster(Plan::quiet(options.clients))?;
     let idle = hold(&mut crew, &servers, options.clients, duration)?;
-    if options.common.output.json {
-        println!("{}", serde_json::to_string(&idle).map_err(Failure::server)?);
+    if options.json {
+        say!("{}", serde_json::to_string(&idle).map_err(Failure::server)?);
         return Ok(());
     }
     let ended = if idle.interrupted { ", interrupted" } else { "" };
     let transport = options.common.transport.name();
-    println!("idle: {} clients by {transport}{ended}", idle.clients);
+    say!("idle: {} clients by {transport}{ended}", idle.clients);
     if let (Some(each), Some(base), Some(cpu)) =
         (idle.bytes_per_client, idle.base_bytes, idle.cpu_per_thousand)
     {
-        println!("  server: {each:.0} B per client above {} KiB", base / 1024);
-        println!("  server: {:.3} % of a core for 1000 clients", cpu * 100.0);
+        say!("  server: {each:.0} B per client above {} KiB", base / 1024);
+        say!("  server: {:.3} % of a core for 1000 clients", cpu * 100.0);
     }
-    println!(
+    say!(
         "  generator memory: {:.0} B per client, {:.1} MiB in {} processes; ramp {:.1} s",
         idle.generator_bytes_per_client,
         idle.generator_bytes as f64 / f64::from(1 << 20),

@@ -22,7 +22,7 @@ use crate::system::{interrupted, now};
 use broadcasts::{Broadcasts, Receipt};
 use echoes::{Due, Echoes};
 use link::{Heard, Link, Order, Report, Sight};
-pub(crate) use plan::{Pace, Plan, Share};
+pub(crate) use plan::{Pace, Plan, Share, check_payload};
 use workers::Workers;
 
 /// What one measured window has seen.
@@ -98,13 +98,13 @@ pub(crate) struct Follower {
     pub(crate) link: Link,
     /// Heard and not yet carried out. The leader waits for answers, so these are a few.
     orders: VecDeque<Order>,
-    /// Nothing new is to be begun.
-    over: bool,
+    /// From this moment on nothing new is to be begun.
+    over: Option<u64>,
 }
 
 impl Follower {
     pub(crate) fn new(link: Link) -> Self {
-        Self { link, orders: VecDeque::new(), over: false }
+        Self { link, orders: VecDeque::new(), over: None }
     }
 }
 
@@ -127,8 +127,8 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 /// Who leads waits longer: workers know better what is missing.
 const PATIENCE_OF_LEADER_NS: u64 = 13_000_000_000;
 const TELL_NS: u64 = 200_000_000;
-/// An open loop does not wait; a server that falls behind must not fill the memory.
-const OUTSTANDING_MAX: usize = 1 << 20;
+/// Workers tell more often, so that what the leader hears is not as old as what it asks for.
+const TELL_OF_FOLLOWER_NS: u64 = 40_000_000;
 
 /// When the run began, and what has been sent since.
 struct Progress {
@@ -212,6 +212,8 @@ impl Load {
         let mut progress = Progress { started, published: 0, asked: 0, churned: 0 };
         let (mut told, mut silent) = (now(), (0, now()));
         let (mut ended, patience) = (false, self.patience_ns());
+        let follows = matches!(self.role, Role::Follower(_));
+        let tell_ns = if follows { TELL_OF_FOLLOWER_NS } else { TELL_NS };
         self.begin(swarm)?;
         loop {
             let time = now();
@@ -220,16 +222,23 @@ impl Load {
             }
             let over = match &self.role {
                 Role::Follower(follower) => follower.over,
-                _ => time >= end || interrupted(),
+                _ => (time >= end || interrupted()).then_some(end.min(time)),
             };
-            if over && !std::mem::replace(&mut ended, over) {
-                self.end()?;
+            if let Some(end) = over.filter(|_| !std::mem::replace(&mut ended, true)) {
+                // However late we are: what was due before the end is part of the run.
+                self.pace_to_end(swarm, end, &mut progress)?;
+                // Its announcements go before the end's.
+                self.publish(swarm)?;
+                self.end(end)?;
             }
+            let over = over.is_some();
             let next = if over { None } else { self.pace(swarm, time, &mut progress)? };
             self.echoes.again = !over && echoes::is_closed_loop(self.plan.echo);
             self.publish(swarm)?;
             self.tell_landed()?;
-            let outstanding = self.broadcasts.outstanding + self.echoes.outstanding;
+            // Whoever was to come has to come in.
+            let coming = if over { swarm.connecting as usize } else { 0 };
+            let outstanding = self.broadcasts.outstanding + self.echoes.outstanding + coming;
             self.check_backlog()?;
             if over && outstanding == 0 && self.is_answered() {
                 return Ok(());
@@ -239,16 +248,18 @@ impl Load {
                 swarm.wake_in(Duration::from_nanos(wake.saturating_sub(now())))?;
             }
             swarm.turn(Some(Duration::from_millis(100)), self)?;
-            if time.saturating_sub(told) > TELL_NS {
+            if time.saturating_sub(told) > tell_ns {
                 told = time;
                 tell(self.sample()?);
             }
-            let arrived = self.window.arrived() + self.signs();
+            let arrived = self.window.arrived() + self.window.connections + self.signs();
             if arrived != silent.0 || outstanding == 0 {
                 silent = (arrived, time);
             } else if time.saturating_sub(silent.1) > patience {
-                let what = self.broadcasts.missing();
-                let what = what.unwrap_or_else(|| "requests are not answered".to_owned());
+                let what = self.broadcasts.missing().unwrap_or_else(|| match coming {
+                    0 => "requests are not answered".to_owned(),
+                    _ => format!("{coming} clients that came are not let in"),
+                });
                 let seconds = patience / 1_000_000_000;
                 return Err(Failure::Lost(format!("{what}, after {seconds} s of silence")));
             }
@@ -264,8 +275,8 @@ impl Load {
         // Who leads counts the broadcasts of all.
         let mine = if matches!(self.role, Role::Follower(_)) { 0 } else { broadcasts };
         self.window.backlog = self.window.backlog.max((mine + echoes) as u64);
-        match mine + echoes > OUTSTANDING_MAX {
-            true => Err(Failure::Behind(OUTSTANDING_MAX)),
+        match mine + echoes > self.plan.outstanding_max() {
+            true => Err(Failure::Behind(mine + echoes)),
             false => Ok(()),
         }
     }
@@ -301,9 +312,10 @@ impl Load {
         }
         if let Some(Pace::Rate(rate)) = self.plan.echo.filter(|_| self.echoes.clients() > 0) {
             let rate = self.share.echo_rate(rate);
-            let started = progress.started + self.share.phase_ns(rate);
+            let started = progress.started.saturating_add(self.share.phase_ns(rate));
             let mut out = Vec::new();
-            loop {
+            // Where more is outstanding than may be, the run ends.
+            while self.echoes.outstanding <= self.plan.outstanding_max() {
                 match self.echoes.due(rate, started, time, &mut progress.asked) {
                     Due::Later(at) => {
                         next = Some(next.unwrap_or(at).min(at));
@@ -324,6 +336,20 @@ impl Load {
         Ok(next)
     }
 
+    /// The last messages of an open loop, those that were due before `end`.
+    fn pace_to_end(
+        &mut self,
+        swarm: &mut Swarm,
+        end: u64,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let broadcast = self.plan.broadcast;
+        self.plan.broadcast = broadcast.filter(|pace| matches!(pace, Pace::Rate(_)));
+        let paced = self.pace(swarm, end.saturating_sub(1), progress);
+        self.plan.broadcast = broadcast;
+        paced.map(drop)
+    }
+
     /// One client after the other leaves and comes back.
     fn churn(
         &mut self,
@@ -332,9 +358,9 @@ impl Load {
         progress: &mut Progress,
     ) -> Result<u64, Failure> {
         let Share { clients, churn, .. } = self.share;
-        let started = progress.started + self.share.phase_ns(churn);
+        let started = progress.started.saturating_add(self.share.phase_ns(churn));
         loop {
-            let due = started + (progress.churned as f64 / churn * 1e9) as u64;
+            let due = started.saturating_add(Pace::due_ns(churn, progress.churned));
             if due > time {
                 return Ok(due);
             }
@@ -426,7 +452,7 @@ impl Load {
                                 announced.map_err(Failure::Protocol)?;
                             }
                         }
-                        Heard::Message(Order::Over) => follower.over = true,
+                        Heard::Message(Order::Over(end)) => follower.over = Some(end),
                         Heard::Message(order) => follower.orders.push_back(order),
                         Heard::Nothing => return Ok(()),
                         Heard::Ended => return Err(Failure::Leaderless),
@@ -462,17 +488,17 @@ impl Load {
     pub(crate) fn prepare(&mut self) {
         self.window.clear();
         if let Role::Follower(follower) = &mut self.role {
-            follower.over = false;
+            follower.over = None;
         }
     }
 
     fn is_over(&self) -> bool {
-        matches!(&self.role, Role::Follower(follower) if follower.over)
+        matches!(&self.role, Role::Follower(follower) if follower.over.is_some())
     }
 
-    fn end(&mut self) -> Result<(), Failure> {
+    fn end(&mut self, end: u64) -> Result<(), Failure> {
         match &mut self.role {
-            Role::Leader(workers) => workers.order(|_| Order::Over),
+            Role::Leader(workers) => workers.order(|_| Order::Over(end)),
             Role::Alone | Role::Follower(_) => Ok(()),
         }
     }

@@ -6,6 +6,19 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("loadtest reads /proc and speaks epoll and io_uring: it runs on Linux only");
 
+/// As `println!`, which would panic when nobody reads any more.
+macro_rules! say {
+    ($($text:tt)+) => {{
+        $crate::system::print(format_args!($($text)+));
+        $crate::system::print(format_args!("\n"));
+    }};
+}
+
+/// As `print!`.
+macro_rules! say_some {
+    ($($text:tt)+) => { $crate::system::print(format_args!($($text)+)) };
+}
+
 mod commands;
 mod compare;
 mod connect;
@@ -85,6 +98,8 @@ enum Failure {
     Io(&'static str, #[source] io::Error),
     #[error("cannot reach {0}: {1}")]
     Unreachable(std::net::SocketAddr, #[source] io::Error),
+    #[error("cannot read /proc of process {0}, the server's: {1}")]
+    Process(u32, #[source] io::Error),
     #[error("the server: {0}")]
     Server(String),
     #[error("the server broke the contract: {0}")]

@@ -27,14 +27,28 @@ pub(crate) struct Output {
     pub(crate) plot: bool,
 }
 
+impl Output {
+    /// Whether the page can be written: better asked before a run than after it.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match &self.html {
+            Some(path) => {
+                crate::system::check_writable(path).map_err(Failure::io("write the page"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) command: &'static str,
+    /// Of all servers, with commas.
     pub(crate) url: String,
     pub(crate) clients: u32,
     pub(crate) payload_bytes: usize,
     pub(crate) transport: &'static str,
     pub(crate) pace: String,
+    /// Measured, until the last message was there.
     pub(crate) seconds: f64,
     /// Ended by Ctrl-C: results so far.
     pub(crate) interrupted: bool,
@@ -43,6 +57,7 @@ pub(crate) struct Report {
     pub(crate) deliveries_per_second: f64,
     pub(crate) echoes: u64,
     pub(crate) echoes_per_second: f64,
+    /// Made by clients that come and go.
     pub(crate) connections: u64,
     /// The most messages that were outstanding at once.
     pub(crate) backlog: u64,
@@ -135,15 +150,20 @@ pub(crate) struct ServerCost {
     pub(crate) user_ns_per_operation: f64,
     pub(crate) system_ns_per_operation: f64,
     pub(crate) softirq_ns_per_operation: f64,
+    /// Cores that all servers used together.
     pub(crate) cores: f64,
+    /// Private memory at the end.
     pub(crate) memory_bytes: u64,
 }
 
 /// One look at a running measurement.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Sample {
+    /// Seconds since the run began.
     pub(crate) at: f64,
+    /// Deliveries and echoes since the last look.
     pub(crate) per_second: f64,
+    /// Cores that all servers used, and the busiest process of the generator.
     pub(crate) server_share: f64,
     pub(crate) generator_share: f64,
 }
@@ -245,14 +265,14 @@ fn pace(plan: &Plan) -> String {
 /// Tells a report in every form that was asked for.
 pub(crate) fn publish(report: &Report, output: &Output) -> Result<(), Failure> {
     if output.json {
-        println!("{}", serde_json::to_string(report).map_err(Failure::server)?);
+        say!("{}", serde_json::to_string(report).map_err(Failure::server)?);
     } else {
         print(report);
     }
     if output.plot {
         // Beside JSON the plot must not stand in the way.
         let drawn = plot::draw(report);
-        if output.json { eprint!("{drawn}") } else { print!("{drawn}") }
+        if output.json { eprint!("{drawn}") } else { say_some!("{drawn}") }
     }
     if let Some(path) = &output.html {
         let page = html::page(report).map_err(Failure::server)?;
@@ -264,7 +284,7 @@ pub(crate) fn publish(report: &Report, output: &Output) -> Result<(), Failure> {
 
 fn print(report: &Report) {
     let ended = if report.interrupted { ", interrupted" } else { "" };
-    println!(
+    say!(
         "{}: {} clients by {}, {} B, {}; {:.2} s{ended}",
         report.command,
         report.clients,
@@ -274,27 +294,29 @@ fn print(report: &Report) {
         report.seconds
     );
     if report.deliveries > 0 {
-        println!(
+        say!(
             "  {} broadcasts, {} deliveries = {:.0}/s, all in order and intact",
-            report.broadcasts, report.deliveries, report.deliveries_per_second
+            report.broadcasts,
+            report.deliveries,
+            report.deliveries_per_second
         );
     }
     if report.echoes > 0 {
         let (echoes, rate) = (report.echoes, report.echoes_per_second);
-        println!("  {echoes} echoes = {rate:.0}/s, all in order and intact");
+        say!("  {echoes} echoes = {rate:.0}/s, all in order and intact");
     }
     if report.connections > 0 {
-        println!("  {} clients came and went", report.connections);
+        say!("  {} clients came and went", report.connections);
     }
     for latency in &report.latencies {
         let Percentiles { p50_us, p90_us, p99_us, p999_us, max_us } = latency.percentiles;
-        println!(
+        say!(
             "  {:22} p50 {p50_us} us, p90 {p90_us}, p99 {p99_us}, p99.9 {p999_us}, max {max_us}",
             latency.name
         );
     }
     if let Some(server) = &report.server {
-        println!(
+        say!(
             "  server: {:.0} ns each (user {:.0}, system {:.0}, ksoftirqd {:.0}), {:.2} cores, {:.1} MiB",
             server.ns_per_operation,
             server.user_ns_per_operation,
@@ -304,8 +326,8 @@ fn print(report: &Report) {
             server.memory_bytes as f64 / f64::from(1 << 20)
         );
     }
-    println!("  generator: {}", report.generator.line());
+    say!("  generator: {}", report.generator.line());
     let (clients, seconds) = (f64::from(report.clients), report.ramp_seconds);
     let memory = report.generator.memory();
-    println!("  generator memory: {memory}; ramp {seconds:.1} s, {:.0}/s", clients / seconds);
+    say!("  generator memory: {memory}; ramp {seconds:.1} s, {:.0}/s", clients / seconds);
 }

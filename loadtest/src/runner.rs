@@ -32,17 +32,24 @@ pub(crate) struct Common {
     /// Seconds measured.
     #[arg(long, default_value_t = 5.0)]
     pub(crate) duration: f64,
-    /// Seconds before, not measured.
-    #[arg(long, default_value_t = 1.0)]
-    pub(crate) warmup: f64,
     /// The server's process on this machine, for its CPU and memory. Repeated: their sum.
     #[arg(long)]
     pub(crate) pid: Vec<u32>,
     /// Pin the generator to this core.
     #[arg(long)]
     pub(crate) core: Option<usize>,
+}
+
+/// What every command takes besides that is one measured run.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Measured {
     #[command(flatten)]
-    pub(crate) output: Output,
+    common: Common,
+    /// Seconds before, not measured.
+    #[arg(long, default_value_t = 1.0)]
+    warmup: f64,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// What stands ready before clients connect.
@@ -50,29 +57,31 @@ pub(crate) struct Setup {
     pub(crate) plan: Plan,
     pub(crate) crew: Crew,
     pub(crate) servers: Vec<Process>,
-    pub(crate) warmup: Duration,
     pub(crate) duration: Duration,
 }
 
 const SERVERS_MAX: usize = 64;
+/// A day: a run keeps a few samples of each second.
+const SECONDS_MAX: f64 = 86_400.0;
+
+fn seconds(value: f64) -> Result<Duration, Failure> {
+    match Duration::try_from_secs_f64(value) {
+        Ok(length) if value <= SECONDS_MAX => Ok(length),
+        _ => Err(Failure::Usage(format!("between 0 and {SECONDS_MAX} seconds, not {value:e}"))),
+    }
+}
 
 impl Common {
     /// Everything that is needed for a plan, checked and started.
     pub(crate) fn muster(&self, plan: Plan) -> Result<Setup, Failure> {
-        let seconds = |value: f64| {
-            Duration::try_from_secs_f64(value)
-                .map_err(|_| Failure::Usage(format!("{value} is no number of seconds")))
-        };
-        let (warmup, duration) = (seconds(self.warmup)?, seconds(self.duration)?);
+        let duration = seconds(self.duration)?;
         if self.url.len() > SERVERS_MAX {
             return Err(Failure::Usage(format!("more than {SERVERS_MAX} servers")));
         }
         let targets = self.url.iter().map(|url| Target::parse(url));
         let targets = targets.collect::<Result<Vec<_>, _>>()?;
         let plan = plan.among(targets.len() as u32, self.cluster);
-        if plan.clients == 0 || plan.publishers > plan.clients {
-            return Err(Failure::Usage("at least one client for each server".to_owned()));
-        }
+        plan.check()?;
         if let Some(core) = self.core {
             crate::system::pin(core)?;
         }
@@ -81,7 +90,7 @@ impl Common {
         let workers = crew::workers(&plan, self.transport, self.workers)?;
         let servers = watch_all(&self.pid)?;
         let crew = Crew::muster(targets, plan, self.transport, workers)?;
-        Ok(Setup { plan, crew, servers, warmup, duration })
+        Ok(Setup { plan, crew, servers, duration })
     }
 }
 
@@ -90,8 +99,12 @@ impl Common {
 fn watch_all(pids: &[u32]) -> Result<Vec<Process>, Failure> {
     let mut seen = Vec::new();
     let mut processes = Vec::new();
-    for &pid in pids {
-        let mut process = Process::new(pid).map_err(Failure::io("read /proc of the server"))?;
+    for (index, &pid) in pids.iter().enumerate() {
+        // One server by two names.
+        if pids[..index].contains(&pid) {
+            continue;
+        }
+        let mut process = Process::new(pid).map_err(|error| Failure::Process(pid, error))?;
         process.softirq.retain(|thread| !seen.contains(thread));
         seen.extend(&process.softirq);
         processes.push(process);
@@ -102,6 +115,11 @@ fn watch_all(pids: &[u32]) -> Result<Vec<Process>, Failure> {
 /// Room for the descriptors, and an ear for Ctrl-C.
 pub(crate) fn prepare(clients: u32) -> Result<(), Failure> {
     crate::system::catch_interrupts().map_err(Failure::io("catch Ctrl-C"))?;
+    make_room(clients)
+}
+
+/// Room for the descriptors.
+pub(crate) fn make_room(clients: u32) -> Result<(), Failure> {
     let wanted = u64::from(clients) + 64;
     let limit = crate::system::raise_descriptors(wanted).map_err(Failure::io("read limits"))?;
     if limit < wanted {
@@ -142,9 +160,15 @@ pub(crate) fn memory_of(processes: &[Process]) -> Result<u64, Failure> {
     processes.iter().map(memory).sum()
 }
 
+/// How long clients listen after a run, when nothing may come any more.
+const LATE: Duration = Duration::from_millis(50);
+
 /// Runs a plan against the servers of `common`.
-pub(crate) fn run(command: &'static str, plan: Plan, common: &Common) -> Result<(), Failure> {
-    let Setup { plan, mut crew, servers, warmup, duration } = common.muster(plan)?;
+pub(crate) fn run(command: &'static str, plan: Plan, how: &Measured) -> Result<(), Failure> {
+    let Measured { common, warmup, output } = how;
+    let warmup = seconds(*warmup)?;
+    output.check()?;
+    let Setup { plan, mut crew, servers, duration } = common.muster(plan)?;
     let (base, ramping) = (memory_of(crew.processes())?, Instant::now());
     crew.ramp()?;
     let ramp_seconds = ramping.elapsed().as_secs_f64();
@@ -156,14 +180,18 @@ pub(crate) fn run(command: &'static str, plan: Plan, common: &Common) -> Result<
     let own = crew.processes().to_vec();
     let mut watch = Watch::new(&own, &servers)?;
     let live = live_line();
-    let window = crew.run(duration, |operations| {
+    crew.run(duration, |operations| {
         if let Some(sample) = watch.sample(operations) {
             live.set_message(sample.line());
         }
     })?;
     live.finish_and_clear();
-    let Totals { seconds, used, shares } = watch.totals()?;
-    let memory = memory_of(&own)?;
+    let (totals, memory) = (watch.totals(), memory_of(&own));
+    // What came once too often may come late. A worker that saw it knows more than `/proc`, which
+    // has lost that worker.
+    crew.hold(LATE)?;
+    let (Totals { seconds, used, shares }, memory) = (totals?, memory?);
+    let window = crew.window();
 
     let operations = if plan.broadcast.is_some() { window.operations } else { window.echoes };
     let cost = match servers.is_empty() {
@@ -179,7 +207,7 @@ pub(crate) fn run(command: &'static str, plan: Plan, common: &Common) -> Result<
         series: watch.samples,
         ..Report::new(command, &common.url.join(", "), &plan, seconds, window)
     };
-    report::publish(&report, &common.output)
+    report::publish(&report, output)
 }
 
 /// The one line that lives while a run does.

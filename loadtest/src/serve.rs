@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Serve) -> Result<(), Failure> {
         .map_err(Failure::server)?;
     assert!(everyone.0.set(bound.handle()).is_ok(), "set here only");
     let port = bound.local_addr().port();
-    println!("listening on http://127.0.0.1:{port}");
+    say!("listening on http://127.0.0.1:{port}");
     std::io::stdout().flush().map_err(Failure::io("write"))?;
     bound.run().map_err(Failure::server)
 }

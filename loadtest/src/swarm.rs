@@ -588,9 +588,21 @@ impl Client {
     }
 }
 
+/// Bytes of the head of an answer.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Where the head of an HTTP answer ends, once it is whole.
+fn end_of_head(bytes: &[u8]) -> Result<Option<usize>, String> {
+    let most = bytes.len().min(HEAD_BYTES_MAX);
+    match memchr::memmem::find(&bytes[..most], b"\r\n\r\n") {
+        None if most == HEAD_BYTES_MAX => Err("a head without an end".to_owned()),
+        found => Ok(found),
+    }
+}
+
 /// The end of the answer to the upgrade request.
 fn upgraded(bytes: &[u8]) -> Result<Option<usize>, String> {
-    let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
+    let Some(end) = end_of_head(bytes)? else { return Ok(None) };
     let head = &bytes[..end];
     if !head.starts_with(b"HTTP/1.1 101 ") {
         let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();

@@ -2,9 +2,12 @@
 //!
 //! The only file besides `floor/uring.rs` that holds `unsafe`.
 
-use std::io;
+use std::fmt::Arguments;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -136,6 +139,26 @@ pub(crate) fn leave_with_us(command: &mut Command) {
             }
             Ok(())
         });
+    }
+}
+
+/// Whether a file can be written; it is left as it was.
+pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
+    let is_new = !path.try_exists()?;
+    OpenOptions::new().append(true).create(true).open(path)?;
+    if is_new { std::fs::remove_file(path) } else { Ok(()) }
+}
+
+/// Prints to standard output. Who reads it may have had enough (`| head`): then the run goes on
+/// for its page and its exit code.
+pub(crate) fn print(text: Arguments<'_>) {
+    let printed = io::stdout().lock().write_fmt(text);
+    if let Err(error) = printed.or_else(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    }) {
+        eprintln!("loadtest: cannot print the results: {error}");
+        std::process::exit(2);
     }
 }
 

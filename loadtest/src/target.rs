@@ -29,6 +29,9 @@ impl Target {
             .strip_prefix("http://")
             .or_else(|| url.strip_prefix("ws://"))
             .ok_or_else(|| bad("a URL here begins with http:// (TLS is not measured)"))?;
+        if rest.contains(|it: char| it == '?' || it == '#' || it == '@' || it.is_whitespace()) {
+            return Err(bad("only a host, a port and a path can stand here"));
+        }
         let (host, path) = match rest.split_once('/') {
             Some((host, path)) if !path.is_empty() => {
                 (host, format!("/{}/", path.trim_end_matches('/')))
@@ -59,6 +62,9 @@ mod tests {
         let other = Target::parse("ws://127.0.0.1:3000/rt").unwrap();
         assert_eq!(other.path, "/rt/");
         assert_eq!(Target::parse(&other.url()).unwrap().path, "/rt/");
-        assert!(Target::parse("https://127.0.0.1").is_err());
+        for wrong in ["https://127.0.0.1", "http://127.0.0.1/rt/?EIO=4", "http://a b", "http://a@b"]
+        {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

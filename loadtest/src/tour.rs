@@ -29,12 +29,17 @@ pub(crate) fn run() -> Result<(), Failure> {
     }
     runner::prepare(64)?;
     let rules = Rules { rounds: 8, slice: 500, server_core: 0, core: 1, floor: Io::Uring };
-    println!("stentor on core 0, the generator on core 1, over loopback.");
-    println!("floor: a bare io_uring sender of the same bytes to the same clients, in turns with");
-    println!("stentor; the ratio is what holds on a noisy machine. CPU is the server's.\n");
-    println!(
+    say!("stentor on core 0, the generator on core 1, over loopback.");
+    say!("floor: a bare io_uring sender of the same bytes to the same clients, in turns with");
+    say!("stentor; the ratio is what holds on a noisy machine. CPU is the server's.\n");
+    say!(
         "{:47} {:>10} {:>10} {:>18} {:>11} {:>10}",
-        "", "stentor us", "floor us", "ratio (p10..p90)", "per second", "p99 ms"
+        "",
+        "stentor us",
+        "floor us",
+        "ratio (p10..p90)",
+        "per second",
+        "p99 ms"
     );
     let mut saturated = false;
     for (case, window) in CASES {
@@ -43,7 +48,7 @@ pub(crate) fn run() -> Result<(), Failure> {
             return Ok(());
         }
     }
-    println!();
+    say!("");
     let server = Server::ourselves(&stentor_arguments("uring", "1", "0"))?;
     let connects = connect::measure(
         server.target.clone(),
@@ -52,7 +57,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         Duration::from_secs(5),
     )?;
     if let Some(ns) = connects.ns {
-        println!(
+        say!(
             "{:47} {:>7.1} us of CPU, {:.0} a second",
             "a connection made, Socket.IO handshake included",
             ns.median / 1e3,
@@ -66,14 +71,12 @@ pub(crate) fn run() -> Result<(), Failure> {
     let process = Some(&server.process);
     let idle = idle::measure(server.target.clone(), process, clients, Duration::from_secs(3))?;
     if let Some(bytes) = idle.bytes_per_client {
-        println!("{:47} {bytes:>7.0} B", format!("memory of an idle client, {clients} of them"));
+        say!("{:47} {bytes:>7.0} B", format!("memory of an idle client, {clients} of them"));
     }
     if saturated {
-        println!("\nThe generator was saturated in some rows: rates there are its own.");
+        say!("\nThe generator was saturated in some rows: rates there are its own.");
     }
-    println!(
-        "\nEvery delivery was in order and intact. `loadtest --help` shows what else there is."
-    );
+    say!("\nEvery delivery was in order and intact. `loadtest --help` shows what else there is.");
     Ok(())
 }
 
@@ -86,7 +89,7 @@ fn show(case: Case, pace: Pace, rules: &Rules) -> Result<bool, Failure> {
     let lines = contest.measure(pace)?;
     let [floor, stentor] = &lines[..] else { return Ok(false) };
     let (us, ratio) = (|ns: f64| ns / 1e3, stentor.ratio);
-    println!(
+    say!(
         "{:47} {:>10.2} {:>10.2} {:>18} {:>11.0} {:>10.1}",
         case.name(pace),
         us(stentor.ns.median),

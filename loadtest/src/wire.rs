@@ -11,6 +11,8 @@ pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 pub(crate) const FIRST_SEQUENCE: u64 = 1_000_000_000;
 /// Acknowledgement ids run from here to ten times as much, for the same reason.
 pub(crate) const FIRST_ACK: u64 = 100_000;
+/// Bytes of a frame, or of the body of an answer.
+pub(crate) const FRAME_BYTES_MAX: usize = 64 << 20;
 /// A real client draws a new mask per frame; the server must unmask whatever it is.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -87,7 +89,7 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<Option<Frame>, &'static str> {
         mask = Some([field[0], field[1], field[2], field[3]]);
         start += 4;
     }
-    if length > 64 << 20 {
+    if length > FRAME_BYTES_MAX {
         return Err("a frame beyond 64 MiB");
     }
     let end = start + length;
@@ -200,6 +202,15 @@ impl Payloads {
         let at = (number % 64) as usize;
         &self.text[at..at + self.length]
     }
+
+    /// The text of a room's message: rooms count alike, and what went to another one must show.
+    /// The first room has the texts of [`get`](Self::get); by how much those of another one are
+    /// moved differs from one 64 messages to the next.
+    #[inline]
+    pub(crate) fn of_room(&self, room: u32, number: u64) -> &[u8] {
+        let seed = (number / 64 + 1).wrapping_mul(u64::from(room));
+        self.get(number + (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58))
+    }
 }
 
 #[cfg(test)]
@@ -236,6 +247,19 @@ mod tests {
     fn neighbouring_payloads_differ() {
         let payloads = Payloads::new(64);
         assert!((0..63).all(|n| payloads.get(n) != payloads.get(n + 1)));
+    }
+
+    #[test]
+    fn rooms_have_texts_of_their_own() {
+        let payloads = Payloads::new(64);
+        let first = FIRST_SEQUENCE;
+        assert!((first..first + 200).all(|n| payloads.of_room(0, n) == payloads.get(n)));
+        for (one, other) in (0..300).zip(1..301).chain([(0, 64), (1, 65), (7, 7 + 4_096)]) {
+            // Enough that no two rooms can be taken for each other for long.
+            let differ = |n: &u64| payloads.of_room(one, *n) != payloads.of_room(other, *n);
+            let count = (first..first + 2_000).filter(differ).count();
+            assert!(count > 1_500, "rooms {one} and {other} differ in {count} of 2000");
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn serve(job: Job, load: &mut Load) -> Result<(), Failure> {
                 }
                 Order::Tell => load.hand_over()?,
                 // These are taken as they are heard.
-                Order::Flights(_) | Order::Over => {}
+                Order::Flights(_) | Order::Over(_) => {}
             }
         }
         swarm.turn(Some(Duration::from_millis(100)), load)?;

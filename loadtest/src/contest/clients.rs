@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Case, Kind, Round};
 use crate::Failure;
-use crate::load::{Load, Pace, Plan};
+use crate::load::{Load, Pace};
 use crate::measure::Process;
 use crate::runner::{cpu, ramp};
 use crate::server::Server;
@@ -63,16 +63,28 @@ impl Clients {
     }
 
     fn answer<T: for<'a> Deserialize<'a>>(&mut self) -> Result<T, Failure> {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).map_err(Failure::io("hear from the clients"))?;
-        if line.is_empty() {
-            return Err(if crate::system::interrupted() {
-                Failure::Interrupted
-            } else {
-                Failure::Server("its clients gave up (their reason stands above)".to_owned())
-            });
+        let mut line = Vec::new();
+        loop {
+            // Ctrl-C interrupts the wait, too.
+            let read = match self.answers.fill_buf() {
+                _ if crate::system::interrupted() => return Err(Failure::Interrupted),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.map_err(Failure::io("hear from the clients"))?,
+            };
+            if read.is_empty() {
+                let why = "its clients gave up (their reason stands above)";
+                return Err(Failure::Server(why.to_owned()));
+            }
+            let (length, whole) = match memchr::memchr(b'\n', read) {
+                Some(end) => (end + 1, true),
+                None => (read.len(), false),
+            };
+            line.extend_from_slice(&read[..length]);
+            self.answers.consume(length);
+            if whole {
+                return serde_json::from_slice(&line).map_err(Failure::server);
+            }
         }
-        serde_json::from_str(&line).map_err(Failure::server)
     }
 }
 
@@ -126,12 +138,10 @@ fn arguments(server: &Server, case: &Case, core: usize) -> Vec<String> {
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let Options { clients, payload, .. } = *options;
     crate::system::pin(options.core)?;
-    crate::runner::prepare(clients)?;
+    // Ctrl-C is for the contest to answer, which ends us.
+    crate::runner::make_room(clients)?;
     // Any pace: each order brings its own.
-    let plan = match options.kind {
-        Kind::Fanout => Plan::fanout(clients, payload, Pace::Window(1)),
-        Kind::Echo => Plan::echo(clients, payload, Pace::Window(1)),
-    };
+    let plan = Case::websocket(options.kind, clients, payload).plan(Pace::Window(1));
     let seat = Seat { publishers: plan.publishers, ..Seat::default() };
     let targets = vec![Target::parse(&options.url)?];
     let mut swarm = Swarm::new(targets, seat, move |who| plan.rooms_of(who))?;

@@ -7,24 +7,24 @@ use crate::load::Pace;
 pub(crate) fn print(pace: Pace, rules: &Rules, sizes: &[Case], lines: &[Line]) {
     let grows = lines.iter().any(|line| line.growth.is_some());
     for (group, case) in sizes.iter().enumerate() {
-        println!(
+        say!(
             "{}; {} rounds of {} ms; CPU of the server, ns each",
             case.name(pace),
-            rules.rounds,
+            lines.first().map_or(0, |line| line.rounds),
             rules.slice
         );
         head(grows);
         lines.iter().filter(|line| line.group == group).for_each(|line| row(line, grows));
-        println!();
+        say!("");
     }
     let saturated = lines.iter().filter(|line| line.generator_share > crate::report::SATURATED);
     for line in saturated {
-        println!("{}: the generator was saturated, rate and latencies are its own", line.name);
+        say!("{}: the generator was saturated, rate and latencies are its own", line.name);
     }
 }
 
 fn head(grows: bool) {
-    print!(
+    say_some!(
         "{:36} {:>7} {:>15} {:>20} {:>6} {:>6} {:>6} {:>10} {:>6} {:>15} {:>13} {:>20} {:>5} {:>5}",
         "",
         "median",
@@ -41,12 +41,12 @@ fn head(grows: bool) {
         "srv%",
         "gen%"
     );
-    println!("{}", if grows { format!(" {:>20}", "ratio to the first") } else { String::new() });
+    say!("{}", if grows { format!(" {:>20}", "ratio to the first") } else { String::new() });
 }
 
 fn row(line: &Line, grows: bool) {
     let ns = line.ns;
-    print!(
+    say_some!(
         "{:30} {:>7.0} {:>15} {:>20} {:>6.0} {:>6.0} {:>6.0} {:>10.0} {:>6.1} {:>15} {:>13} {:>20} {:>5.0} {:>5.0}",
         line.name,
         ns.median,
@@ -63,7 +63,7 @@ fn row(line: &Line, grows: bool) {
         line.server_share * 100.0,
         line.generator_share * 100.0,
     );
-    println!("{}", if grows { format!(" {:>20}", spread(line.growth)) } else { String::new() });
+    say!("{}", if grows { format!(" {:>20}", spread(line.growth)) } else { String::new() });
 }
 
 fn spread(of: Option<Spread>) -> String {

@@ -52,19 +52,25 @@ pub(crate) struct Options {
 
 const PAYLOAD_LEAST: usize = 16;
 
-pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    if options.payload < PAYLOAD_LEAST {
+/// Whether the floor can serve texts of this length.
+pub(crate) fn check_payload(payload: usize) -> Result<(), Failure> {
+    if payload < PAYLOAD_LEAST {
         // Shorter, a frame could be as long as one of another kind.
         let why = format!("the floor tells frames by their length: at least {PAYLOAD_LEAST} B");
         return Err(Failure::Usage(why));
     }
+    crate::load::check_payload(payload)
+}
+
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    check_payload(options.payload)?;
     if let Some(core) = options.core {
         crate::system::pin(core)?;
     }
     let _ = crate::system::raise_descriptors(1 << 20);
     let listener = listen(options.port).map_err(Failure::io("listen"))?;
     let port = listener.local_addr().map_err(Failure::io("listen"))?.port();
-    println!("listening on http://127.0.0.1:{port}");
+    say!("listening on http://127.0.0.1:{port}");
     std::io::stdout().flush().map_err(Failure::io("write"))?;
     let machine = Machine::new(options.payload);
     let served = match options.io {

@@ -107,8 +107,9 @@ impl Broadcasts {
                 None
             }
             Pace::Rate(rate) => loop {
-                let due = started + (*sent as f64 / rate * 1e9) as u64;
-                if due > now {
+                let due = started.saturating_add(Pace::due_ns(rate, *sent));
+                // Where more is outstanding than may be, the run ends.
+                if due > now || self.outstanding > self.share.plan.outstanding_max() {
                     return Some(due);
                 }
                 self.schedule(due);
@@ -132,7 +133,7 @@ impl Broadcasts {
         if group.others > 0 {
             self.unannounced.push((index as u32, number, scheduled));
         }
-        let payload = self.payloads.get(number);
+        let payload = self.payloads.of_room(index as u32, number);
         match alone {
             true => wire::publish(&mut self.out, number, payload),
             false => wire::publish_to(&mut self.out, index, number, payload),
@@ -203,13 +204,13 @@ impl Broadcasts {
                 client.next as i64 - first
             ));
         }
-        if payload != self.payloads.get(number) {
-            return Err(format!("the text of broadcast {number} is damaged"));
-        }
         let index = match self.groups.len() {
             1 => 0,
             _ => self.share.group_of(who) as usize,
         };
+        if payload != self.payloads.of_room(index as u32, number) {
+            return Err(format!("the text of broadcast {number} is damaged, or another room's"));
+        }
         let Some(flight) = self.groups[index].flight(number) else { return Ok(Receipt::Unknown) };
         client.next = number + 1;
         window.latency.record(now.saturating_sub(flight.scheduled));

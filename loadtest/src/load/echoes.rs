@@ -46,7 +46,7 @@ impl Echoes {
 
     /// In the open loop the clients ask in turn. Whose turn it is, and when.
     pub(super) fn due(&mut self, rate: f64, started: u64, now: u64, sent: &mut u64) -> Due {
-        let due = started + (*sent as f64 / rate * 1e9) as u64;
+        let due = started.saturating_add(Pace::due_ns(rate, *sent));
         if due > now {
             return Due::Later(due);
         }

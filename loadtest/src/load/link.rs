@@ -40,8 +40,9 @@ pub(crate) enum Order {
     Go(u64),
     /// These broadcasts are about to be sent.
     Flights(Vec<Sighting>),
-    /// Begin nothing new; answered by the window once everything has arrived.
-    Over,
+    /// Begin nothing that is due from this moment on; answered by the window once everything
+    /// has arrived.
+    Over(u64),
     /// Tell the window now.
     Tell,
 }

@@ -1,6 +1,10 @@
 //! What a run does, and which part of it one process has. Pure: numbers in, numbers out.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
+
+use crate::Failure;
 
 /// How messages are paced.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -9,6 +13,29 @@ pub(crate) enum Pace {
     Window(u32),
     /// Open loop: this many a second.
     Rate(f64),
+}
+
+/// Messages a second. What is slower has no place in a run, what is faster none on a machine.
+const RATES: RangeInclusive<f64> = 1e-3..=1e7;
+/// Bytes of a message's text.
+const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+/// An open loop does not wait; a server that falls behind must not fill the memory.
+const OUTSTANDING_MAX: usize = 1 << 20;
+const OUTSTANDING_BYTES_MAX: usize = 1 << 30;
+
+/// Whether texts may be so long.
+pub(crate) fn check_payload(bytes: usize) -> Result<(), Failure> {
+    match bytes {
+        0..=PAYLOAD_BYTES_MAX => Ok(()),
+        _ => Err(Failure::Usage(format!("a text has {PAYLOAD_BYTES_MAX} B at most"))),
+    }
+}
+
+impl Pace {
+    /// When the message comes that follows `sent` others, in nanoseconds after the first.
+    pub(super) fn due_ns(rate: f64, sent: u64) -> u64 {
+        (sent as f64 / rate * 1e9) as u64
+    }
 }
 
 /// What a run does.
@@ -60,6 +87,48 @@ impl Plan {
             Some(_) => servers,
         };
         Self { servers, publishers, ..self }
+    }
+
+    /// Messages that may be outstanding at once, all clients together.
+    pub(super) fn outstanding_max(&self) -> usize {
+        (OUTSTANDING_BYTES_MAX / self.payload.max(1)).clamp(1, OUTSTANDING_MAX)
+    }
+
+    /// Whether somebody can run this: nothing in it is beyond its bound.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let wrong = |why: String| Err(Failure::Usage(why));
+        if self.clients == 0 || self.publishers > self.clients {
+            return wrong("at least one client for each server".to_owned());
+        }
+        check_payload(self.payload)?;
+        let most_rooms = (self.clients - 1) / self.servers + 1;
+        if !(1..=most_rooms).contains(&self.rooms) {
+            let why = format!("between 1 and {most_rooms} rooms, or some have no clients");
+            return wrong(why);
+        }
+        let all = u64::from(self.clients);
+        for (pace, times) in [(self.broadcast, 1), (self.echo, all)] {
+            match pace {
+                Some(Pace::Rate(rate)) if !RATES.contains(&rate) => {
+                    let (least, most) = (RATES.start(), RATES.end());
+                    return wrong(format!(
+                        "{rate} is no rate: between {least} and {most} a second"
+                    ));
+                }
+                Some(Pace::Window(0)) => {
+                    return wrong("at least one message outstanding".to_owned());
+                }
+                Some(Pace::Window(window)) => {
+                    let (wanted, most) = (u64::from(window) * times, self.outstanding_max());
+                    if wanted > most as u64 {
+                        let why = format!("{wanted} messages outstanding: {most} are possible");
+                        return wrong(why);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The argument of client `who`'s `join`, if it joins.
@@ -155,6 +224,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_beyond_its_bound_is_refused() {
+        let refused = |plan: Plan| plan.check().unwrap_err().to_string();
+        for rate in [0.0, -1.0, 1e-12, 1e30, f64::NAN, f64::INFINITY] {
+            let why = refused(Plan::fanout(5, 64, Pace::Rate(rate)));
+            assert!(why.contains("is no rate"), "{why}");
+            assert_eq!(refused(Plan::echo(5, 64, Pace::Rate(rate))), why);
+        }
+        let window = |payload, window| refused(Plan::echo(5, payload, Pace::Window(window)));
+        assert!(window(64, 0).contains("at least one message"));
+        assert!(window(64, u32::MAX).contains("1048576 are possible"));
+        assert!(window(16 << 20, 13).contains("65 messages outstanding: 64 are possible"));
+        assert!(window(usize::MAX, 1).contains("16777216 B at most"));
+        assert!(refused(Plan::quiet(0)).contains("at least one client"));
+        let rooms = |rooms| Plan { rooms, ..Plan::fanout(9, 64, Pace::Window(1)).among(2, false) };
+        assert!(rooms(5).check().is_ok());
+        assert!(refused(rooms(6)).contains("between 1 and 5 rooms"));
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(super) fn page(report: &Report) -> Result<String, serde_json::Error> {
     out.push_str("<h2>Latency, microseconds, by share of messages</h2>");
     let curves = report.latencies.iter().map(|latency| {
         // Each nine takes the same room.
-        let nines = |share: f64| -(1.0 - share.min(0.999_99)).log10();
+        let nines = |share: f64| (-(1.0 - share.min(0.999_99)).log10()).min(5.0);
         let point = |&(share, us): &(f64, u64)| (nines(share), us.max(1) as f64);
         Line { name: latency.name, points: latency.curve.iter().map(point).collect() }
     });
@@ -120,16 +120,18 @@ enum Scale {
 fn plot(out: &mut String, lines: &[Line<'_>], scale: Scale, label: impl Fn(f64) -> String) {
     let value = |y: f64| if scale == Scale::Logarithmic { y.log10() } else { y };
     let all = || lines.iter().flat_map(|line| &line.points);
-    let most_x = all().map(|point| point.0).fold(1.0, f64::max).ceil();
+    let most_x = all().map(|point| point.0).fold(0.0, f64::max).max(1e-3);
+    let most_x = if scale == Scale::Logarithmic { most_x.ceil() } else { most_x };
     let top = all().map(|point| value(point.1)).fold(f64::EPSILON, f64::max);
-    let top = if scale == Scale::Logarithmic { top.ceil().max(1.0) } else { top * 1.1 };
+    let top = match scale {
+        Scale::Logarithmic => top.ceil().max(1.0),
+        Scale::Linear => (top / step(top)).ceil() * step(top),
+    };
     let x = |at: f64| LEFT + at / most_x * (WIDTH - LEFT);
     let y = |at: f64| (HEIGHT - BOTTOM) * (1.0 - value(at).max(0.0) / top);
-    let _ = write!(out, "<svg viewBox=\"0 -12 {} {}\" role=\"img\">", WIDTH + 24.0, HEIGHT + 36.0);
-    let steps = if scale == Scale::Logarithmic { top as u32 } else { 4 };
-    for step in 0..=steps {
-        let share = f64::from(step) / f64::from(steps.max(1)) * top;
-        let at = if scale == Scale::Logarithmic { 10_f64.powf(share) } else { share };
+    let _ = write!(out, "<svg viewBox=\"0 -12 {} {}\" role=\"img\">", WIDTH + 36.0, HEIGHT + 36.0);
+    for at in marks(scale, top) {
+        let at = if scale == Scale::Logarithmic { 10_f64.powf(at) } else { at };
         let _ = write!(
             out,
             "<line class=grid x1={LEFT} x2={WIDTH} y1={0:.1} y2={0:.1} /><text x={1} y={2:.1} \
@@ -140,11 +142,7 @@ fn plot(out: &mut String, lines: &[Line<'_>], scale: Scale, label: impl Fn(f64) 
             number(at)
         );
     }
-    // Whole steps where the axis counts nines, else quarters.
-    let columns = if scale == Scale::Logarithmic { most_x as u32 } else { 4 };
-    for step in 0..=columns {
-        let share = f64::from(step) / f64::from(columns.max(1));
-        let at = (most_x * share * 10.0).round() / 10.0;
+    for at in marks(scale, most_x) {
         let (px, py) = (x(at), HEIGHT - 10.0);
         let _ = write!(out, "<text x={px:.1} y={py} text-anchor=middle>{}</text>", label(at));
     }
@@ -165,6 +163,20 @@ fn plot(out: &mut String, lines: &[Line<'_>], scale: Scale, label: impl Fn(f64) 
     out.push_str("</svg>");
 }
 
+/// The marks of an axis from 0 to `most`: whole ones where it counts nines or powers.
+fn marks(scale: Scale, most: f64) -> impl Iterator<Item = f64> {
+    let step = if scale == Scale::Logarithmic { 1.0 } else { step(most) };
+    // Without the last digits of sums like 0.1 + 0.2.
+    (0..=(most / step + 1e-6) as u32).map(move |mark| (f64::from(mark) * step * 1e9).round() / 1e9)
+}
+
+/// 1, 2 or 5 times a power of ten, three to six of which make up `most`.
+fn step(most: f64) -> f64 {
+    let least = most / 6.0;
+    let power = 10_f64.powf(least.log10().floor());
+    [1.0, 2.0, 5.0].map(|it| it * power).into_iter().find(|it| *it >= least).unwrap_or(10.0 * power)
+}
+
 fn number(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
@@ -183,6 +195,19 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::load::{Pace, Plan, Window};
+
+    #[test]
+    fn axes_are_marked_with_round_numbers() {
+        let marks = |scale, most| marks(scale, most).collect::<Vec<_>>();
+        assert_eq!(marks(Scale::Linear, 2.02), [0.0, 0.5, 1.0, 1.5, 2.0]);
+        assert_eq!(marks(Scale::Linear, 0.6), [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]);
+        assert_eq!(marks(Scale::Linear, 18_000.0), [0.0, 5_000.0, 10_000.0, 15_000.0]);
+        assert_eq!(marks(Scale::Logarithmic, 3.0), [0.0, 1.0, 2.0, 3.0]);
+        for most in [1e-3, 0.07, 1.0, 86_400.0, 3e7] {
+            assert!((4..=7).contains(&marks(Scale::Linear, most).len()), "{most}");
+        }
+        assert!(marks(Scale::Linear, f64::EPSILON).len() < 10);
+    }
 
     #[test]
     fn a_page_holds_its_plots_and_nothing_from_elsewhere() {

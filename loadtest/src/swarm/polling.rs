@@ -254,7 +254,7 @@ impl Side {
 
 /// Where the body of the answer at the start of `bytes` begins and ends, once it is whole.
 fn answer(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
-    let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
+    let Some(end) = super::end_of_head(bytes)? else { return Ok(None) };
     let head = String::from_utf8_lossy(&bytes[..end]);
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap_or_default();
@@ -266,6 +266,9 @@ fn answer(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
         return Err(format!("answered {status:?}"));
     }
     let length = length.ok_or("an answer without Content-Length")?;
+    if length > wire::FRAME_BYTES_MAX {
+        return Err(format!("an answer of {length} B"));
+    }
     let (start, end) = (end + 4, end + 4 + length);
     Ok((bytes.len() >= end).then_some((start, end)))
 }
@@ -318,5 +321,10 @@ mod tests {
         assert_eq!(answer(bytes).unwrap(), Some((38, 40)));
         assert_eq!(answer(&bytes[..39]).unwrap(), None);
         assert!(answer(b"HTTP/1.1 400 Bad Request\r\n\r\n").is_err());
+        for length in [u64::MAX, 1 << 40] {
+            let bytes = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            assert!(answer(bytes.as_bytes()).unwrap_err().contains("an answer of"));
+        }
+        assert!(answer(&[b'x'; 20_000]).is_err(), "a head without an end");
     }
 }

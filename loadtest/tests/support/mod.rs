@@ -48,10 +48,14 @@ pub(crate) fn loadtest() -> Command {
 pub(crate) fn run(servers: &[&Server], command: &[&str]) -> serde_json::Value {
     let pids: Vec<_> = servers.iter().map(|server| server.child.id().to_string()).collect();
     let whom = servers.iter().zip(&pids);
+    // These have no warm-up of that kind.
+    let has_none = ["connect", "idle"].contains(&command[0]);
+    let warmup = if has_none { &[][..] } else { &["--warmup", "0.05"] };
     let whom = whom.flat_map(|(server, pid)| ["--url", &server.url, "--pid", pid]);
     let output = loadtest()
         .args(command)
-        .args(["--duration", "0.3", "--warmup", "0.05", "--json"])
+        .args(["--duration", "0.3", "--json"])
+        .args(warmup)
         .args(whom)
         .output()
         .unwrap();
