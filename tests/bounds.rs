@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use raw::{
     BINARY, CLOSE, Client, FIN, PING, POLLING, Polling, Raw, TEXT, TestServer, WEBSOCKET, frame,
-    on_both_drivers, resident_bytes, text, until,
+    on_both_drivers, resident_bytes, sid_of, text, until, upgrade,
 };
 use stentor::{
     AckError, Args, Data, DisconnectReason, DriverKind, EmitError, Namespace, ServerBuilder,
@@ -625,6 +625,43 @@ fn connections_beyond_the_limit_are_refused_on_all_shards_together(driver: Drive
     }
 }
 
+fn sessions_beyond_the_limit_are_refused_until_one_ends(driver: DriverKind) {
+    let _shared = shared();
+    let server = TestServer::start_on(driver, 2, |builder| {
+        with_echo(&Ends::default())(builder).max_connections(4)
+    });
+    // Two that stay, and one connection that opens sessions one after the other.
+    let mut stays = server.client();
+    let mut polls = Polling::connect(server.addr);
+    let mut raw = server.raw();
+    let sids = [(); 2].map(|()| sid_of(raw.get(POLLING).text()));
+    assert_eq!((server.handle.sessions(), server.handle.connections()), (4, 3));
+    let refused = raw.get(POLLING);
+    assert_eq!(refused.status, 403);
+    assert_eq!(refused.text(), r#"{"code":4,"message":"too many sessions"}"#);
+    let mut fourth = server.raw();
+    fourth.send(upgrade(WEBSOCKET));
+    let refused = fourth.response();
+    assert_eq!((refused.status, refused.text()), (400, "too many sessions"));
+    assert!(fourth.ends());
+    drop(fourth);
+    // Those that were there have lost nothing: neither the sessions nor the connections.
+    assert_eq!(server.handle.sessions(), 4);
+    stays.echoes();
+    polls.post(r#"42["echo",1]"#);
+    assert_eq!(polls.poll(), r#"42["echo",1]"#);
+    let place = |n: usize| format!("{POLLING}&sid={}", sids[n]);
+    assert_eq!(raw.post(&place(1), "40").text(), "ok");
+    assert!(raw.get(&place(1)).text().starts_with("40{"));
+    // Whoever ends makes room, at once and for one.
+    assert_eq!(raw.post(&place(0), "1").text(), "ok");
+    assert_eq!(server.handle.sessions(), 3);
+    assert_eq!(raw.get(&place(0)).status, 400, "it is over");
+    assert_eq!(raw.get(POLLING).status, 200);
+    assert_eq!(raw.get(POLLING).status, 403);
+    stays.echoes();
+}
+
 on_both_drivers! {
     a_client_that_never_reads_is_disconnected_alone,
     a_client_that_never_reads_loses_the_new_events_only,
@@ -647,4 +684,5 @@ on_both_drivers! {
     messages_beyond_the_limit_end_the_session,
     a_full_mailbox_is_told_to_the_sender,
     connections_beyond_the_limit_are_refused_on_all_shards_together,
+    sessions_beyond_the_limit_are_refused_until_one_ends,
 }
