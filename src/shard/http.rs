@@ -793,7 +793,7 @@ impl Core {
         let hot = &mut self.sessions.hot[session.slot as usize];
         hot.link = Some(link.into());
         if !hot.outbox.is_empty() || probed {
-            self.mark_dirty(session.slot);
+            self.mark_prompt(session.slot);
         }
     }
 }
