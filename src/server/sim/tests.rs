@@ -1,11 +1,13 @@
 //! What happens between two turns, which no client can see: slices of the flush, and what a
 //! connection on its way to another shard may hold.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Client, ConnectOptions, Faults, Raw, Sim};
+use super::{Client, ConnectOptions, Faults, Raw, Sim, Transport};
 use crate::protocol::websocket::Opcode;
 use crate::protocol::websocket::client::{upgrade_request, write_masked};
+use crate::shard::link::LinkKind;
 use crate::{Data, Server, ServerBuilder, Value};
 
 fn server() -> ServerBuilder {
@@ -149,4 +151,68 @@ fn answers_of_http_and_sessions_have_half_of_each_slice() {
     }
     settle(&mut sim);
     assert_eq!(heard(&sim, &crowd), MANY);
+}
+
+// ---- connections on their way to another shard ----
+
+/// What a connection may leave unread, and what one read may add before reading stops.
+const KEPT_MAX: usize = (64 + 16) * 1024;
+
+#[test]
+fn a_connection_on_its_way_keeps_little_and_loses_nothing() {
+    let window = 8 * 1024;
+    let counted = Arc::new(Mutex::new(Vec::new()));
+    let counts = counted.clone();
+    let server = Server::builder().shards(2).namespace("/", |ns| {
+        ns.on("count", move |Data((n, _)): Data<(usize, String)>| counts.lock().unwrap().push(n));
+    });
+    let mut sim = Sim::new(server, 1, Faults { window, ..at_once() }).unwrap();
+    let transport = Transport::Polling;
+    let lives = sim.connect(ConnectOptions { shard: Some(1), transport, ..Default::default() });
+    settle(&mut sim);
+    let sid = sim.sid(lives).unwrap().to_owned();
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: sim\r\n\r\n").into_bytes();
+    let elsewhere = |body: &str| {
+        let path = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+        let len = body.len();
+        format!("POST {path} HTTP/1.1\r\nHost: sim\r\nContent-Length: {len}\r\n\r\n{body}")
+            .into_bytes()
+    };
+    // It takes no answers until one is left over, and then asks for a session of the other shard.
+    let client = sim.open(Some(0));
+    sim.net.client_stop_reading(client.0);
+    let answers = 200;
+    for _ in 0..answers {
+        sim.send(client, &get("/nowhere"));
+        settle(&mut sim);
+    }
+    let leaving = |sim: &Sim| -> Vec<usize> {
+        let core = sim.shards[0].as_ref().unwrap().turn.shard.core.borrow();
+        let kept = |id| match &core.links.get(id)?.kind {
+            LinkKind::Leaving { bytes, .. } => Some(bytes.len()),
+            _ => None,
+        };
+        core.links.ids().into_iter().filter_map(kept).collect()
+    };
+    assert!(leaving(&sim).is_empty());
+    let posts = 400;
+    for n in 0..posts {
+        sim.send(client, &elsewhere(&format!("42[\"count\",{n},\"{}\"]", "x".repeat(1_000))));
+        settle(&mut sim);
+    }
+    let kept = leaving(&sim);
+    assert!(kept.len() == 1 && kept[0] > 64 * 1024 && kept[0] <= KEPT_MAX, "{kept:?}");
+    assert!(counted.lock().unwrap().is_empty());
+    // It reads: nothing that it has sent was lost.
+    let mut told = Vec::new();
+    sim.net.client_start_reading(client.0);
+    sim.run_until(Duration::from_secs(5), |sim| {
+        told.extend(sim.receive(client));
+        false
+    });
+    let told = String::from_utf8(told).unwrap();
+    assert_eq!(told.matches("HTTP/1.1 404 ").count(), answers);
+    assert_eq!(told.matches("HTTP/1.1 200 ").count(), posts);
+    assert!(counted.lock().unwrap().iter().copied().eq(0..posts));
+    assert!(leaving(&sim).is_empty());
 }
