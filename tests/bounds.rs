@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use raw::{
     BINARY, CLOSE, Client, FIN, PING, POLLING, Polling, Raw, TEXT, TestServer, WEBSOCKET, frame,
-    on_both_drivers, resident_bytes, text, until,
+    on_both_drivers, resident_bytes, sid_of, text, until, upgrade,
 };
 use stentor::{
     AckError, Args, Data, DisconnectReason, DriverKind, EmitError, Namespace, ServerBuilder,
@@ -188,15 +188,26 @@ fn a_client_that_never_reads_loses_the_old_events_only(driver: DriverKind) {
     assert_eq!(outcome.got.last(), Some(&(ROUNDS - 1)), "{:?}", outcome.got);
 }
 
+/// Writes once; `None` when the server takes no more for a while.
+fn write_for_a_while(raw: &mut Raw, bytes: &[u8]) -> Option<usize> {
+    raw.stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let written = loop {
+        match raw.stream.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            written => break written.ok(),
+        }
+    };
+    raw.stream.set_write_timeout(Some(raw::LIMIT)).expect("a timeout");
+    written
+}
+
 /// Writes until the server takes no more for a while. Returns how much it took.
 fn pour(raw: &mut Raw, bytes: &[u8], at_most: usize) -> usize {
-    raw.stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
     let mut poured = 0;
     while poured < at_most {
-        match raw.stream.write(bytes) {
-            Ok(len) => poured += len,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => break,
+        match write_for_a_while(raw, bytes) {
+            Some(len) => poured += len,
+            None => break,
         }
     }
     poured
@@ -246,6 +257,95 @@ fn what_follows_a_waiting_poll_is_no_longer_read(driver: DriverKind) {
     let requests = "GET /nowhere HTTP/1.1\r\nHost: here\r\n\r\n".repeat(1_000);
     let poured = pour(&mut polling.raw, requests.as_bytes(), FLOOD);
     assert!(poured < FLOOD, "the server reads without end");
+}
+
+/// Writes one piece after the other until the server takes no more for a while. Returns how many
+/// were begun, and what is left of the last.
+fn pour_pieces(raw: &mut Raw, piece: impl Fn(usize) -> Vec<u8>) -> (usize, Vec<u8>) {
+    let mut poured = 0;
+    for begun in 1.. {
+        let mut rest = piece(begun - 1);
+        while !rest.is_empty() {
+            match write_for_a_while(raw, &rest) {
+                Some(len) => poured += rest.drain(..len).len(),
+                None => return (begun, rest),
+            }
+        }
+        assert!(poured < FLOOD, "the server reads without end");
+    }
+    unreachable!("a flood has an end")
+}
+
+/// An event of 16 KiB that `with_receipts` answers in few bytes.
+fn numbered(n: usize) -> Vec<u8> {
+    text(&format!(r#"42["numbered",{n},"{}"]"#, "x".repeat(16 * 1024)))
+}
+
+fn with_receipts(builder: ServerBuilder) -> ServerBuilder {
+    builder.namespace("/", |ns| {
+        ns.on("numbered", |socket: Socket, Data((n, _)): Data<(usize, String)>| {
+            socket.emit("receipt", n)
+        });
+    })
+}
+
+fn expect_receipts(raw: &mut Raw, count: usize) {
+    for n in 0..count {
+        assert_eq!(raw.text(), format!(r#"42["receipt",{n}]"#));
+    }
+}
+
+fn frames_behind_an_upgrade_that_waits_for_a_poll_are_all_answered(driver: DriverKind) {
+    let _alone = alone();
+    let server = TestServer::start(driver, with_receipts);
+    let mut polling = Polling::connect(server.addr);
+    polling.begin_poll();
+    let moves = [upgrade(&polling.upgrade_target()).into_bytes(), text("2probe"), text("5")];
+    polling.raw.send(moves.concat());
+    // Nothing behind the poll may be served before it is, so reading stops.
+    let (count, rest) = pour_pieces(&mut polling.raw, numbered);
+    server.handle.emit("go", ()).expect("room for mail");
+    assert_eq!(polling.raw.response().text(), r#"42["go"]"#);
+    polling.raw.expect_switch();
+    polling.raw.send(rest);
+    assert_eq!(polling.raw.text(), "3probe");
+    expect_receipts(&mut polling.raw, count);
+    // From here on it is a WebSocket like any other.
+    polling.raw.send(numbered(0));
+    expect_receipts(&mut polling.raw, 1);
+}
+
+fn frames_behind_answers_that_are_not_read_are_all_answered(driver: DriverKind) {
+    const FRAMES: usize = 200;
+    let _alone = alone();
+    let server = TestServer::start(driver, |builder| {
+        // Every answer carries it, so that few of them fill the connection.
+        let long = "x".repeat(16 * 1024);
+        with_receipts(builder).cors(stentor::Cors::any().exposed_headers([long]))
+    });
+    let polling = Polling::connect(server.addr);
+    let mut raw = Raw::connect_narrow(server.addr);
+    // Long requests as well: few fit into what the kernel holds.
+    let unknown = format!(
+        "GET /socket.io/?EIO=4&transport=pigeon HTTP/1.1\r\nHost: here\r\nX-Long: {}\r\n\r\n",
+        "x".repeat(12 * 1024)
+    );
+    let (requests, rest) = pour_pieces(&mut raw, |_| unknown.clone().into_bytes());
+    let moves = [upgrade(&polling.upgrade_target()).into_bytes(), text("2probe"), text("5")];
+    let frames: Vec<u8> = (0..FRAMES).flat_map(numbered).collect();
+    let mut writer = raw.stream.try_clone().expect("a descriptor");
+    std::thread::scope(|scope| {
+        // It goes on as fast as its answers are read.
+        scope.spawn(move || {
+            writer.write_all(&[rest, moves.concat(), frames].concat()).expect("all is taken");
+        });
+        for _ in 0..requests {
+            assert_eq!(raw.response().status, 400);
+        }
+        raw.expect_switch();
+        assert_eq!(raw.text(), "3probe");
+        expect_receipts(&mut raw, FRAMES);
+    });
 }
 
 // ---- counts ----
@@ -625,6 +725,43 @@ fn connections_beyond_the_limit_are_refused_on_all_shards_together(driver: Drive
     }
 }
 
+fn sessions_beyond_the_limit_are_refused_until_one_ends(driver: DriverKind) {
+    let _shared = shared();
+    let server = TestServer::start_on(driver, 2, |builder| {
+        with_echo(&Ends::default())(builder).max_connections(4)
+    });
+    // Two that stay, and one connection that opens sessions one after the other.
+    let mut stays = server.client();
+    let mut polls = Polling::connect(server.addr);
+    let mut raw = server.raw();
+    let sids = [(); 2].map(|()| sid_of(raw.get(POLLING).text()));
+    assert_eq!((server.handle.sessions(), server.handle.connections()), (4, 3));
+    let refused = raw.get(POLLING);
+    assert_eq!(refused.status, 403);
+    assert_eq!(refused.text(), r#"{"code":4,"message":"too many sessions"}"#);
+    let mut fourth = server.raw();
+    fourth.send(upgrade(WEBSOCKET));
+    let refused = fourth.response();
+    assert_eq!((refused.status, refused.text()), (400, "too many sessions"));
+    assert!(fourth.ends());
+    drop(fourth);
+    // Those that were there have lost nothing: neither the sessions nor the connections.
+    assert_eq!(server.handle.sessions(), 4);
+    stays.echoes();
+    polls.post(r#"42["echo",1]"#);
+    assert_eq!(polls.poll(), r#"42["echo",1]"#);
+    let place = |n: usize| format!("{POLLING}&sid={}", sids[n]);
+    assert_eq!(raw.post(&place(1), "40").text(), "ok");
+    assert!(raw.get(&place(1)).text().starts_with("40{"));
+    // Whoever ends makes room, at once and for one.
+    assert_eq!(raw.post(&place(0), "1").text(), "ok");
+    assert_eq!(server.handle.sessions(), 3);
+    assert_eq!(raw.get(&place(0)).status, 400, "it is over");
+    assert_eq!(raw.get(POLLING).status, 200);
+    assert_eq!(raw.get(POLLING).status, 403);
+    stays.echoes();
+}
+
 on_both_drivers! {
     a_client_that_never_reads_is_disconnected_alone,
     a_client_that_never_reads_loses_the_new_events_only,
@@ -633,6 +770,8 @@ on_both_drivers! {
     a_client_that_pings_and_never_reads_is_disconnected,
     a_client_that_pipelines_and_never_reads_is_no_longer_read,
     what_follows_a_waiting_poll_is_no_longer_read,
+    frames_behind_an_upgrade_that_waits_for_a_poll_are_all_answered,
+    frames_behind_answers_that_are_not_read_are_all_answered,
     attachments_beyond_the_limit_end_the_session,
     attachments_that_break_the_rules_end_the_session,
     namespaces_beyond_the_limit_end_the_session,
@@ -647,4 +786,5 @@ on_both_drivers! {
     messages_beyond_the_limit_end_the_session,
     a_full_mailbox_is_told_to_the_sender,
     connections_beyond_the_limit_are_refused_on_all_shards_together,
+    sessions_beyond_the_limit_are_refused_until_one_ends,
 }

@@ -35,6 +35,8 @@ pub(crate) struct Hot {
     pub(crate) transport: Transport,
     /// Stands in the ring of sessions to flush.
     pub(crate) dirty: bool,
+    /// Stands in the ring of those that do not wait for a broadcast's recipients.
+    pub(crate) prompt: bool,
     /// The link took a send only in part; it will say when it takes more.
     pub(crate) blocked: bool,
     /// Waits in vain (blocked, or polling without a GET) and is listed for copying out.
@@ -50,6 +52,7 @@ impl Hot {
             link: None,
             transport: Transport::Polling,
             dirty: false,
+            prompt: false,
             blocked: false,
             stalled: false,
         }
@@ -180,9 +183,9 @@ impl<R> Sessions<R> {
         let slot = id.slot as usize;
         assert!(self.hot[slot].outbox.is_empty(), "the outbox gives its references back first");
         let cold = self.cold[slot].take();
-        // A dirty or stalled mark may outlive the session in a list: the walker clears it.
-        let (dirty, stalled) = (self.hot[slot].dirty, self.hot[slot].stalled);
-        self.hot[slot] = Hot { dirty, stalled, ..Hot::vacant() };
+        // These marks may outlive the session in a list: the walker clears them.
+        let Hot { dirty, prompt, stalled, .. } = self.hot[slot];
+        self.hot[slot] = Hot { dirty, prompt, stalled, ..Hot::vacant() };
         self.generations[slot] = id.generation.wrapping_add(1);
         self.free.push(id.slot);
         cold

@@ -114,8 +114,11 @@ pub(crate) struct Core {
     /// Where the frames of rooms and of whole namespaces ended last, by their indices.
     room_tails: Vec<Tail>,
     namespace_tails: Vec<Tail>,
-    /// Sessions with something to send, each once.
+    /// Sessions with something to send that others are sent too.
     pub(crate) dirty: VecDeque<u32>,
+    /// Sessions with something to send that is theirs alone (answers, pongs, pings): they do not
+    /// wait until all recipients of a broadcast have had their turn.
+    pub(crate) prompt: VecDeque<u32>,
     /// Sessions whose outbox cannot drain now.
     pub(crate) stalled: Vec<u32>,
     /// Links with something of their own to send, each once.
@@ -163,6 +166,7 @@ impl Core {
             room_tails: Vec::new(),
             namespace_tails: Vec::new(),
             dirty: VecDeque::new(),
+            prompt: VecDeque::new(),
             stalled: Vec::new(),
             outgoing: VecDeque::new(),
             resumed: Vec::new(),
@@ -214,7 +218,7 @@ impl Core {
             if hot.outbox.push(range, &mut self.log.queues) {
                 self.log.retain(range, 1);
             }
-            self.mark_dirty(session);
+            self.mark_prompt(session);
             return;
         }
         // The range must survive whatever the policy frees.
@@ -233,10 +237,22 @@ impl Core {
         waiting == 0 || waiting + more as usize <= bound
     }
 
+    /// The session has something to send that is its own. One that waits among the recipients of a
+    /// broadcast goes ahead: the place it leaves there is passed over.
     #[inline]
+    pub(crate) fn mark_prompt(&mut self, session: u32) {
+        let hot = &mut self.sessions.hot[session as usize];
+        if !hot.prompt {
+            hot.prompt = true;
+            self.prompt.push_back(session);
+            self.touch();
+        }
+    }
+
+    /// The session has something to send, and all the time that others have.
     pub(crate) fn mark_dirty(&mut self, session: u32) {
         let hot = &mut self.sessions.hot[session as usize];
-        if !hot.dirty {
+        if !(hot.dirty || hot.prompt) {
             hot.dirty = true;
             self.dirty.push_back(session);
             self.touch();
@@ -318,7 +334,7 @@ impl Core {
                 }
                 fresh += u32::from(hot.outbox.push(range, &mut log.queues));
                 reached += 1;
-                if !hot.dirty {
+                if !(hot.dirty | hot.prompt) {
                     hot.dirty = true;
                     dirty.push_back(session);
                 }
@@ -652,7 +668,7 @@ impl Core {
             // What is queued goes with one poll, the close with the next: clients handle packets a
             // tick later than the close that comes with them.
             _ if waits => {
-                self.mark_dirty(id.slot);
+                self.mark_prompt(id.slot);
                 self.schedule_session(id);
             }
             _ => self.schedule_session(id),

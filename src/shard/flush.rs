@@ -1,8 +1,14 @@
 //! Outboxes and answers -> one batch of sends.
 //!
-//! A slice takes up to [`SLICE_SENDS`] sessions off the ring and sends each of them all that it
+//! A slice takes up to [`SLICE_SENDS`] sessions off the rings and sends each of them all that it
 //! waits for, contiguously, in one send. Whatever arrives for the others before their turn joins
 //! theirs. The driver finishes every send within the call, so the bytes are only lent.
+//!
+//! Who waits for a broadcast stands in one ring (`Core::dirty`), who waits for something of its
+//! own in another (`Core::prompt`): an answer is a slice or two away, however many are told news.
+//! A session may stand in both. Whichever is looked at first sends all, and takes the marks off;
+//! without its mark, a place is passed over. So a ring grows by a place too many only where a
+//! place of the other was used up, and each slice uses up as many of both.
 
 use std::io::IoSlice;
 
@@ -12,7 +18,7 @@ use crate::io::{Bytes, Driver, LinkId, SEND_PARTS_MAX, SendOp, Short};
 use crate::session::{LinkKey, Log, Outbox, Range, Transport};
 use crate::wire::{self, fixed};
 
-/// Sends of one slice: one submission to the kernel. Completions are looked at in between, so a
+/// Sends of one slice: one submission to the kernel. What came in is looked at in between, so a
 /// large broadcast never blocks accepts, pongs or acknowledgements.
 pub(super) const SLICE_SENDS: usize = 256;
 
@@ -75,19 +81,32 @@ impl Flush {
         self.planned.clear();
         self.scratch.clear();
         self.lent = 0;
-        let links = if core.dirty.is_empty() { SLICE_SENDS } else { SLICE_SENDS / 2 };
+        let idle = core.dirty.is_empty() && core.prompt.is_empty();
+        let links = if idle { SLICE_SENDS } else { SLICE_SENDS / 2 };
         let mut looked_at = 0;
         while looked_at < links {
             let Some(link) = core.outgoing.pop_front() else { break };
             self.plan_link(core, link);
             looked_at += 1;
         }
-        while looked_at < SLICE_SENDS
-            && self.scratch.len() < SLICE_GATHER_BYTES_MAX
-            && self.lent < SLICE_PARTS_BYTES_MAX
+        let rest = SLICE_SENDS - looked_at;
+        let (prompt, gather_bytes_max) = match core.dirty.is_empty() {
+            true => (SLICE_SENDS, SLICE_GATHER_BYTES_MAX),
+            false => (looked_at + rest / 2, SLICE_GATHER_BYTES_MAX / 2),
+        };
+        while looked_at < prompt && self.scratch.len() < gather_bytes_max && self.lends() {
+            let Some(session) = core.prompt.pop_front() else { break };
+            if core.sessions.hot[session as usize].prompt {
+                self.plan_session(core, session);
+            }
+            looked_at += 1;
+        }
+        while looked_at < SLICE_SENDS && self.scratch.len() < SLICE_GATHER_BYTES_MAX && self.lends()
         {
             let Some(session) = core.dirty.pop_front() else { break };
-            self.plan_session(core, session);
+            if core.sessions.hot[session as usize].dirty {
+                self.plan_session(core, session);
+            }
             looked_at += 1;
         }
         if !self.planned.is_empty() {
@@ -95,6 +114,11 @@ impl Flush {
             self.settle(core);
         }
         core.copy_out_stalled();
+    }
+
+    /// Whether the slice may lend the kernel more parts.
+    const fn lends(&self) -> bool {
+        self.lent < SLICE_PARTS_BYTES_MAX
     }
 
     fn plan_link(&mut self, core: &mut Core, link: LinkId) {
@@ -112,7 +136,7 @@ impl Flush {
 
     fn plan_session(&mut self, core: &mut Core, session: u32) {
         let hot = &mut core.sessions.hot[session as usize];
-        hot.dirty = false;
+        (hot.dirty, hot.prompt) = (false, false);
         if hot.transport == Transport::Polling {
             core.flush_poll(session);
             return;

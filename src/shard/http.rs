@@ -260,7 +260,10 @@ impl Shard {
         let rules = self.config.cors.as_ref();
         let fields: Option<Vec<(String, String)>> = rules.map(|cors| {
             let fields = || cors.headers(&CorsRequest::from_head(head)).to_vec();
-            let fields = catch_unwind(AssertUnwindSafe(fields)).unwrap_or_default();
+            let fields = catch_unwind(AssertUnwindSafe(fields)).unwrap_or_else(|_| {
+                tracing::error!(target: "stentor::handler", what = "a CORS predicate", "panicked");
+                Vec::new()
+            });
             fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
         });
         let mut core = self.core.borrow_mut();
@@ -790,7 +793,7 @@ impl Core {
         let hot = &mut self.sessions.hot[session.slot as usize];
         hot.link = Some(link.into());
         if !hot.outbox.is_empty() || probed {
-            self.mark_dirty(session.slot);
+            self.mark_prompt(session.slot);
         }
     }
 }

@@ -116,6 +116,7 @@ impl<D: Driver> Turn<D> {
             return Outcome::Over;
         }
         let pending = !core.dirty.is_empty()
+            || !core.prompt.is_empty()
             || !core.outgoing.is_empty()
             || !core.inbox.is_empty()
             || !self.fired.is_empty()

@@ -161,7 +161,7 @@ impl Shard {
                 }
                 core.queue_link(link);
                 // The client pauses polling and waits for the open poll to end.
-                core.mark_dirty(session.slot);
+                core.mark_prompt(session.slot);
             }
             (Probe::Complete, Phase::Closing { reason, .. }) => {
                 core.close_over_candidate(session, link, reason);
@@ -179,7 +179,7 @@ impl Shard {
                 hot.transport = Transport::WebSocket;
                 hot.blocked = blocked;
                 if !hot.outbox.is_empty() {
-                    core.mark_dirty(session.slot);
+                    core.mark_prompt(session.slot);
                 }
                 tracing::trace!(target: "stentor::session", slot = session.slot, "upgraded");
             }

@@ -32,6 +32,8 @@
 mod client;
 mod faults;
 mod link;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

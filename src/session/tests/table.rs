@@ -107,14 +107,14 @@ fn a_removed_session_leaves_a_clean_slot_but_its_places_in_lists() {
     let hot = &mut sessions.hot[id.slot as usize];
     hot.link = Some(LinkKey { index: 1, generation: 1 });
     hot.transport = Transport::WebSocket;
-    (hot.dirty, hot.stalled) = (true, true);
+    (hot.dirty, hot.prompt, hot.stalled) = (true, true, true);
     assert!(hot.is_writable());
     hot.blocked = true;
     assert!(!hot.is_writable());
     sessions.remove(id);
     let hot = &sessions.hot[id.slot as usize];
     assert_eq!((hot.link, hot.transport, hot.blocked), (None, Transport::Polling, false));
-    assert!(hot.dirty && hot.stalled, "the lists still hold the slot");
+    assert!(hot.dirty && hot.prompt && hot.stalled, "the lists still hold the slot");
     assert!(!hot.is_writable());
 }
 
