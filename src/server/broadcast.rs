@@ -191,10 +191,12 @@ impl BroadcastOperator {
                 (Posting::new(self.broadcast(None)), Bytes::copy_from_slice(frames))
             });
             let (broadcast, frames) = (posting.0.clone(), frames.clone());
-            if port.post(Mail::Broadcast { broadcast, frames, answers: None }).is_err() {
+            if port.put(Mail::Broadcast { broadcast, frames, answers: None }).is_err() {
                 outcome = Err(EmitError::MailboxFull);
             }
         }
+        drop(shared);
+        self.others(here).for_each(|port| port.announce());
         outcome
     }
 
@@ -227,12 +229,17 @@ impl BroadcastOperator {
             Some(sender)
         };
         let here = self.here(|core| core.broadcast(&posting.0.told, &frames, ask()));
+        let mut outcome = Ok(());
         for port in self.others(here) {
             let (broadcast, frames) = (posting.0.clone(), frames.clone());
             let mail = Mail::Broadcast { broadcast, frames, answers: ask() };
-            port.post(mail).map_err(|_| EmitError::MailboxFull)?;
+            if port.put(mail).is_err() {
+                outcome = Err(EmitError::MailboxFull);
+            }
         }
-        Ok(receivers)
+        drop(posting);
+        self.others(here).for_each(|port| port.announce());
+        outcome.map(|()| receivers)
     }
 
     /// The sockets addressed.
@@ -285,10 +292,56 @@ impl BroadcastOperator {
         let mut outcome = Ok(());
         for port in self.others(here) {
             let mail = Mail::Change { change: posting.0.clone(), is_end };
-            if port.post(mail).is_err() {
+            if port.put(mail).is_err() {
                 outcome = Err(EmitError::MailboxFull);
             }
         }
+        drop(posting);
+        self.others(here).for_each(|port| port.announce());
         outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    /// A shard that reads its mail the moment it is woken, on the poster's own core.
+    struct Eager {
+        port: Arc<Port>,
+        read: AtomicUsize,
+    }
+
+    impl Wake for Eager {
+        fn wake(self: Arc<Self>) {
+            let mut letters = VecDeque::new();
+            self.port.take(&mut letters);
+            assert!(letters.iter().all(Mail::is_posted), "it would have to wait for the poster");
+            self.read.fetch_add(letters.len(), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_shard_that_is_woken_may_read_at_once() {
+        let ports = Arc::new(Ports::new(3, 100, 1 << 20));
+        let eager = |port: &Arc<Port>| {
+            let eager = Arc::new(Eager { port: port.clone(), read: AtomicUsize::new(0) });
+            port.register(&Waker::from(eager.clone()));
+            eager
+        };
+        let shards: Vec<Arc<Eager>> = ports.all().iter().map(eager).collect();
+        let everyone = BroadcastOperator::new(ports, Target::all("/".into()), 1_000);
+        everyone.emit("news", 1).unwrap();
+        shards.iter().for_each(|shard| shard.port.register(&Waker::from(shard.clone())));
+        everyone.sockets_join("room").unwrap();
+        shards.iter().for_each(|shard| shard.port.register(&Waker::from(shard.clone())));
+        everyone.send_with_ack(7, Bytes::new()).unwrap();
+        for shard in &shards {
+            assert_eq!(shard.read.load(Ordering::Relaxed), 3);
+        }
     }
 }

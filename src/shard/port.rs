@@ -267,24 +267,35 @@ impl Port {
     /// Posts mail. A connection and a shutdown always find room: they are bounded elsewhere. To a
     /// shard that is over mail is thrown away, and with it whatever its sender waits for.
     pub(crate) fn post(&self, mail: Mail) -> Result<(), MailboxFull> {
-        {
-            let mut mailbox = lock(&self.mail);
-            if mailbox.closed {
-                return Ok(());
-            }
-            let bytes = mail.bytes();
-            let full = mailbox.letters.len() >= self.mail_max
-                || (mailbox.bytes > 0 && mailbox.bytes + bytes > self.mail_bytes_max);
-            if full && !mail.always_finds_room() {
-                return Err(MailboxFull);
-            }
-            mailbox.bytes += bytes;
-            mailbox.letters.push_back(mail);
+        self.put(mail)?;
+        self.announce();
+        Ok(())
+    }
+
+    /// Puts mail where it will be found once it is announced, if not before. What all shards are
+    /// told is put into all mailboxes first: a shard that wakes and may not read would be waiting
+    /// for a thread that it may have driven from its core.
+    pub(crate) fn put(&self, mail: Mail) -> Result<(), MailboxFull> {
+        let mut mailbox = lock(&self.mail);
+        if mailbox.closed {
+            return Ok(());
         }
+        let bytes = mail.bytes();
+        let full = mailbox.letters.len() >= self.mail_max
+            || (mailbox.bytes > 0 && mailbox.bytes + bytes > self.mail_bytes_max);
+        if full && !mail.always_finds_room() {
+            return Err(MailboxFull);
+        }
+        mailbox.bytes += bytes;
+        mailbox.letters.push_back(mail);
+        Ok(())
+    }
+
+    /// Wakes the shard for what was put.
+    pub(crate) fn announce(&self) {
         if !self.posted.swap(true, Ordering::AcqRel) {
             self.waker.wake();
         }
-        Ok(())
     }
 
     /// Swaps the mail out. `into` should be empty; its capacity serves the next round.
