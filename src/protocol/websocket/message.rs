@@ -113,7 +113,7 @@ impl Decoder {
         let payload = &mut buf[payload];
         Ok(Some(match opcode {
             Opcode::Text => {
-                if simdutf8::basic::from_utf8(payload).is_err() {
+                if !is_utf8(payload) {
                     return Err(self.fail(ProtocolError::InvalidUtf8, buf_len, pos));
                 }
                 Event::Text(payload)
@@ -229,6 +229,15 @@ impl Decoder {
         *pos = buf_len;
         error
     }
+}
+
+/// Below this length the check by SIMD is none, but the standard library's.
+const SIMD_BYTES_MIN: usize = 64;
+
+/// Most short messages are ASCII, which is told in fewer steps than that they are UTF-8.
+#[inline]
+fn is_utf8(text: &[u8]) -> bool {
+    (text.len() < SIMD_BYTES_MIN && text.is_ascii()) || simdutf8::basic::from_utf8(text).is_ok()
 }
 
 impl Assembly {
