@@ -13,7 +13,9 @@ use super::ack::{BroadcastAckRequest, millis};
 use super::error::EmitError;
 use super::socket::Socket;
 use crate::shard::core::Core;
-use crate::shard::port::{Broadcast, Change, Changed, Mail, Port, Ports, Posting, ShardAnswers};
+use crate::shard::port::{
+    Broadcast, Change, Changed, Mail, Port, Ports, Posted, Posting, ShardAnswers,
+};
 use crate::shard::with_current;
 use crate::socket::Target;
 use crate::wire;
@@ -178,26 +180,42 @@ impl BroadcastOperator {
         ports.filter(move |(index, _)| Some(*index) != here).map(|(_, port)| port)
     }
 
+    /// Posts one thing to all shards but one's own. It lies in all mailboxes before any shard may
+    /// read it, and may be read before any is woken. Made only if there is another shard.
+    fn tell_others<T, X>(
+        &self,
+        here: Option<usize>,
+        make: impl FnOnce() -> (T, X),
+        mut letter: impl FnMut(Arc<Posted<T>>, &X) -> Mail,
+    ) -> Result<(), EmitError> {
+        if self.others(here).next().is_none() {
+            return Ok(());
+        }
+        let (told, extra) = make();
+        let posting = Posting::new(told);
+        let mut outcome = Ok(());
+        for port in self.others(here) {
+            if port.put(letter(posting.0.clone(), &extra)).is_err() {
+                outcome = Err(EmitError::MailboxFull);
+            }
+        }
+        drop(posting);
+        self.others(here).for_each(|port| port.announce());
+        outcome
+    }
+
     fn broadcast(&self, ack: Option<(u64, u64)>) -> Broadcast {
         Broadcast { target: self.target.clone(), volatile: self.volatile, ack }
     }
 
     fn send(&self, frames: &[u8]) -> Result<(), EmitError> {
         let here = self.here(|core| core.fan_out(&self.target, frames, self.volatile));
-        let mut shared: Option<(Posting<Broadcast>, Bytes)> = None;
-        let mut outcome = Ok(());
-        for port in self.others(here) {
-            let (posting, frames) = shared.get_or_insert_with(|| {
-                (Posting::new(self.broadcast(None)), Bytes::copy_from_slice(frames))
-            });
-            let (broadcast, frames) = (posting.0.clone(), frames.clone());
-            if port.put(Mail::Broadcast { broadcast, frames, answers: None }).is_err() {
-                outcome = Err(EmitError::MailboxFull);
-            }
-        }
-        drop(shared);
-        self.others(here).for_each(|port| port.announce());
-        outcome
+        let make = || (self.broadcast(None), Bytes::copy_from_slice(frames));
+        self.tell_others(here, make, |broadcast, frames| Mail::Broadcast {
+            broadcast,
+            frames: frames.clone(),
+            answers: None,
+        })
     }
 
     /// Sends an event to everybody addressed and collects their acknowledgements. Each client's
@@ -221,25 +239,21 @@ impl BroadcastOperator {
         id: u64,
         frames: Bytes,
     ) -> Result<Vec<oneshot::Receiver<ShardAnswers>>, EmitError> {
-        let posting = Posting::new(self.broadcast(Some((id, self.timeout_ms))));
+        let ack = Some((id, self.timeout_ms));
         let mut receivers = Vec::new();
         let mut ask = || {
             let (sender, receiver) = oneshot::channel();
             receivers.push(receiver);
             Some(sender)
         };
-        let here = self.here(|core| core.broadcast(&posting.0.told, &frames, ask()));
-        let mut outcome = Ok(());
-        for port in self.others(here) {
-            let (broadcast, frames) = (posting.0.clone(), frames.clone());
-            let mail = Mail::Broadcast { broadcast, frames, answers: ask() };
-            if port.put(mail).is_err() {
-                outcome = Err(EmitError::MailboxFull);
-            }
-        }
-        drop(posting);
-        self.others(here).for_each(|port| port.announce());
-        outcome.map(|()| receivers)
+        let here = self.here(|core| core.broadcast(&self.broadcast(ack), &frames, ask()));
+        let make = || (self.broadcast(ack), frames);
+        self.tell_others(here, make, |broadcast, frames| Mail::Broadcast {
+            broadcast,
+            frames: frames.clone(),
+            answers: ask(),
+        })?;
+        Ok(receivers)
     }
 
     /// The sockets addressed.
@@ -286,19 +300,8 @@ impl BroadcastOperator {
 
     fn change(&self, change: &Change) -> Result<(), EmitError> {
         let here = self.here(|core| core.change_all(&self.target, change));
-        let is_end = matches!(change, Change::Disconnect { .. });
-        let (target, change) = (self.target.clone(), change.clone());
-        let posting = Posting::new(Changed { target, change });
-        let mut outcome = Ok(());
-        for port in self.others(here) {
-            let mail = Mail::Change { change: posting.0.clone(), is_end };
-            if port.put(mail).is_err() {
-                outcome = Err(EmitError::MailboxFull);
-            }
-        }
-        drop(posting);
-        self.others(here).for_each(|port| port.announce());
-        outcome
+        let make = || (Changed { target: self.target.clone(), change: change.clone() }, ());
+        self.tell_others(here, make, |change, ()| Mail::Change { change })
     }
 }
 

@@ -132,9 +132,7 @@ impl Core {
             Mail::EmitWithAck { socket, frames, id, timeout_ms, waiter } => {
                 self.emit_with_ack(socket, &frames, id, timeout_ms, waiter);
             }
-            Mail::Change { change, .. } => {
-                self.change_all(&change.told.target, &change.told.change)
-            }
+            Mail::Change { change } => self.change_all(&change.told.target, &change.told.change),
             Mail::ChangeSocket { socket, change } => {
                 self.change(socket, &change);
             }
@@ -256,7 +254,7 @@ mod tests {
         let mut inbox = Inbox { left: 100, ..Inbox::default() };
         let change = Change::Join(vec!["room".into()]);
         let posting = Posting::new(Changed { target: Target::all("/".into()), change });
-        let letter = || Mail::Change { change: posting.0.clone(), is_end: false };
+        let letter = || Mail::Change { change: posting.0.clone() };
         assert_eq!(port.post(letter()), Ok(()));
         assert!(inbox.next(port).is_none(), "the other shard does not have it");
         assert_eq!(ports.all()[1].post(letter()), Ok(()));

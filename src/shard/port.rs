@@ -124,8 +124,6 @@ pub(crate) enum Mail {
     },
     Change {
         change: Arc<Posted<Changed>>,
-        /// An end: see [`Mail::always_finds_room`].
-        is_end: bool,
     },
     ChangeSocket {
         socket: SocketId,
@@ -183,16 +181,16 @@ impl Mail {
     /// Letters whose loss would be worse than their wait: bounded elsewhere (connections), or
     /// seldom and not to be refused (an end, a question somebody waits for).
     fn always_finds_room(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Connection { .. }
-                | Self::Shutdown { .. }
-                | Self::EngineClose { .. }
-                | Self::Fetch { .. }
-                | Self::Rooms { .. }
-                | Self::Change { is_end: true, .. }
-                | Self::ChangeSocket { change: Change::Disconnect { .. }, .. }
-        )
+            | Self::Shutdown { .. }
+            | Self::EngineClose { .. }
+            | Self::Fetch { .. }
+            | Self::Rooms { .. } => true,
+            Self::Change { change } => matches!(change.told.change, Change::Disconnect { .. }),
+            Self::ChangeSocket { change, .. } => matches!(change, Change::Disconnect { .. }),
+            _ => false,
+        }
     }
 }
 
